@@ -48,6 +48,7 @@ ORDER = {
         [
             "loop_binding",
             "reporting",
+            "shard_checks",
             "signals",
             "stream_info",
             "unbounded_streams",

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from penstock import MaxLen
 from penstock.admin import Admin
 from penstock.cli.app import app
+from support.waiting import record_shards
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +249,7 @@ async def test_losses_of_a_long_stream_are_counted_from_its_nearer_end(
 
 
 async def test_losses_are_counted_for_each_shard(stream: str, redis: Any) -> None:
+    await record_shards(redis, stream, 2)
     for number in range(2):
         for id_ in ("1-0", "2-0", "3-0"):
             await redis.xadd(f"{stream}:{number}", {"msg": b"x"}, id=id_)

@@ -23,6 +23,7 @@ from penstock.errors import (
     SendFailed,
     SendUnknown,
     ServerError,
+    ShardsDiffer,
     StreamMissing,
     TransactionBroken,
     TransactionFailed,
@@ -59,7 +60,15 @@ from penstock.replay import Replay, replay
 from penstock.retention import ACKED, KEEP_ALL, MaxAge, MaxLen, Retention
 from penstock.retries import DROP, STOP, Backoff, DeadLetters, Retry
 from penstock.router import Router
-from penstock.sharding import KeyHash, Random, RoundRobin, Sharder
+from penstock.sharding import (
+    DISCOVER,
+    KeyHash,
+    Random,
+    RoundRobin,
+    Sharder,
+    ShardRecord,
+    ShardSearch,
+)
 from penstock.statistics import Statistics
 from penstock.transaction import Transaction
 
@@ -67,6 +76,7 @@ __all__ = [
     "ACKED",
     "DELAYED",
     "DISABLED",
+    "DISCOVER",
     "DROP",
     "EARLIEST",
     "IMMEDIATE",
@@ -128,7 +138,10 @@ __all__ = [
     "SendUnknown",
     "ServerError",
     "Shard",
+    "ShardRecord",
+    "ShardSearch",
     "Sharder",
+    "ShardsDiffer",
     "Start",
     "Statistics",
     "StreamMissing",

@@ -21,10 +21,12 @@ from penstock._tasks.consumer_config import (
     ConsumerConfig,
     auto_commit_of,
     check_kinds,
+    check_streams,
     dead_letter_stream_of,
     membership,
     mode_of,
     retry_of,
+    searches,
     shard_numbers,
 )
 from penstock._tasks.handling.iteration import BatchLoop, Loop
@@ -56,6 +58,7 @@ from penstock.options import (
 )
 from penstock.retention import Retention, retention_of
 from penstock.retries import DeadLetters, Retry
+from penstock.sharding import ShardSearch
 from penstock.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ class Options(TypedDict, total=False):
     name: str | None
     mode: Mode | str | None
     start: StartAt | str | None
-    shards: int | Iterable[int] | None
+    shards: int | Iterable[int] | ShardSearch | None
     auto_commit: AutoCommit | str
     prefetch: Prefetch
     max_message_bytes: int
@@ -135,9 +138,11 @@ class Consumer(Openable[Session[T]], Generic[T]):
             `LATEST`, an entry id (that entry is included) or an aware `datetime`.
             Default: `EARLIEST` in a group, `LATEST` without.
         shards: Which shards of each stream are read: their number, or an iterable of
-            shard numbers. Default: all that exist, including the key of the stream's
-            own name, and those that appear later, within a few seconds. Shards are
-            looked up by name, up to 1,024 numbers above the highest that exists.
+            shard numbers. Default: all that the stream's record names (see
+            `ShardRecord`), and the key of the stream's own name if it exists; shards
+            that are added later are read within a few seconds. Without a record, only
+            the key of the stream's own name is read. `DISCOVER` looks for shards by
+            name instead, for streams that SeaStreamer spreads.
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
             entry, or any type that msgspec or pydantic decodes and validates from JSON.
         codec: Decodes payloads in another way, see `Codec`.
@@ -226,7 +231,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         name: str | None = None,
         mode: Mode | str | None = None,
         start: StartAt | str | None = None,
-        shards: int | Iterable[int] | None = None,
+        shards: int | Iterable[int] | ShardSearch | None = None,
         payload: Any = bytes,
         codec: Any = None,
         auto_commit: AutoCommit | str = AutoCommit.PROCESSED,
@@ -248,6 +253,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             raise ConfigurationError(
                 "name at least one stream, and each one once: Consumer('orders', ...)"
             )
+        check_streams(streams)
         check_kinds(
             prefetch=(prefetch, Prefetch),
             commit=(commit, Commit),
@@ -274,6 +280,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             url=url,
             streams=streams,
             numbers=shard_numbers(shards),
+            search=searches(shards),
             mode=mode,
             member=member,
             start=place(start, "start"),

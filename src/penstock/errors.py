@@ -5,7 +5,8 @@ PenstockError
 ├── GaveUp                  a message failed permanently, and the consumer stops
 ├── UsageError              the caller's mistake: the call can't work like this
 │   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
-│   │   └── MessageTooLarge  a message is larger than the producer may send
+│   │   ├── MessageTooLarge  a message is larger than the producer may send
+│   │   └── ShardsDiffer    the stream is recorded with other shards
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
 │   └── BufferFull          the buffer is full, and the call does not wait
 └── ServerError             the server failed or refused, or can't be reached
@@ -46,6 +47,7 @@ __all__ = [
     "SendFailed",
     "SendUnknown",
     "ServerError",
+    "ShardsDiffer",
     "StreamMissing",
     "TransactionBroken",
     "TransactionFailed",
@@ -95,6 +97,57 @@ class MessageTooLarge(ConfigurationError):  # noqa: N818 - the name says it
             f"send less, for example a reference to the data, or raise the limit of "
             f"the producer and of its consumers"
         )
+
+
+class ShardsDiffer(ConfigurationError):  # noqa: N818 - a state more than an error
+    """A producer spreads a stream in another way than the stream's record says.
+
+    Nothing was sent. If both ways were used, messages of one key would be in several
+    shards, and consumers would not read all of them.
+
+    Attributes:
+        stream: The stream's name.
+        number: The producer's number of shards; None if its sharder does not tell it.
+        sharder: The name of the producer's sharder.
+        recorded_number: The number of shards in the record; None if that is open.
+        recorded_sharder: The name of the sharder in the record.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        number: int | None,
+        sharder: str,
+        recorded_number: int | None,
+        recorded_sharder: str,
+    ) -> None:
+        self.stream = stream
+        self.number = number
+        self.sharder = sharder
+        self.recorded_number = recorded_number
+        self.recorded_sharder = recorded_sharder
+        mine, theirs = (
+            _spread(number, sharder),
+            _spread(recorded_number, recorded_sharder),
+        )
+        grow = ""
+        if (
+            number is not None
+            and recorded_number is not None
+            and number > recorded_number
+        ):
+            grow = f", or grow it with admin.set_shards({stream!r:.80}, {number})"
+        super().__init__(
+            f"stream {stream!r:.80} is recorded with {theirs}, and this producer has "
+            f"{mine}; use what is recorded{grow}"
+        )
+
+
+def _spread(number: int | None, sharder: str) -> str:
+    how_many = "an unknown number of shards" if number is None else f"{number} shards"
+    how_many = "1 shard" if number == 1 else how_many
+    return f"{how_many} by {sharder:.80}" if sharder else how_many
 
 
 class ClosedError(UsageError):

@@ -27,7 +27,7 @@ from penstock.options import MAX_MESSAGE_BYTES
 from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
 from penstock.outlet import KeyOf, Outlet
 from penstock.retention import Retention, retention_of
-from penstock.sharding import KeyHash, Sharder
+from penstock.sharding import Sharder, spread_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -64,9 +64,12 @@ class Producer(Openable[Sender]):
             docs/security.md.
         shards: The number of keys over which each stream is spread, by `KeyHash`, or a
             sharder that spreads it in another way, like `sharder`; default: a stream is
-            one key.
+            one key. The first producer of a stream records the number and the sharder
+            beside the stream, where consumers find it, see `ShardRecord`. A producer
+            that differs from the record raises `ShardsDiffer` for the messages.
         sharder: Spreads streams: `RoundRobin(n)`, `Random(n)` or any callable, see
-            `penstock.sharding`.
+            `penstock.sharding`. Pass `shards=` too if it has no attribute `shards` and
+            the number is known; otherwise consumers look for the shards by name.
         codec: Encodes payloads, see `Codec`; default: `bytes` and `str` are sent
             unchanged, anything else as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
@@ -163,12 +166,6 @@ class Producer(Openable[Sender]):
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
     ) -> None:
-        if shards is not None and sharder is not None:
-            raise ConfigurationError(
-                "shards= and sharder= exclude each other; leave one of them out"
-            )
-        if shards is not None:
-            sharder = shards if callable(shards) else KeyHash(shards)
         room = BufferLimits(
             count(max_messages, "max_messages"),
             count(max_bytes, "max_bytes"),
@@ -177,7 +174,10 @@ class Producer(Openable[Sender]):
         )
         tell = guarded(on_event)
         self._sender = Sender(
-            sharder, room, tell, idempotent=flag(idempotent, "idempotent")
+            spread_of(shards, sharder),
+            room,
+            tell,
+            idempotent=flag(idempotent, "idempotent"),
         )
         self._defaults = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
@@ -239,7 +239,8 @@ class Producer(Openable[Sender]):
             NotDurable: The message is stored, but not on as many replicas or disks as
                 `replicas` or `durable` requires.
             ConfigurationError: The stream's name, the key, a header or the payload
-                can't be sent; if the message is too large, this is a `MessageTooLarge`.
+                can't be sent; if the message is too large, this is a `MessageTooLarge`,
+                and a `ShardsDiffer` if the stream is recorded with other shards.
             ClosedError: The producer is not open.
             UsageError: The producer was opened in another event loop or thread.
         """

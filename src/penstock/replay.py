@@ -20,7 +20,7 @@ from typing import (
 
 from penstock._core.messages import shard_keys
 from penstock._core.reading.read_only import ReadOnlySettlement
-from penstock._tasks.consumer_config import shard_numbers
+from penstock._tasks.consumer_config import searches, shard_numbers
 from penstock._tasks.loop_binding import LoopBinding, running_loop
 from penstock._tasks.reading.replay_reader import ReplayRange, replay_pages
 from penstock.codecs import Codec, codec_for, content_type_of
@@ -30,6 +30,7 @@ from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import EntryId, Fields, Message
 from penstock.options import EARLIEST, LATEST, Start, StartAt, place
+from penstock.sharding import ShardSearch
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -45,7 +46,7 @@ class ReplayOptions(TypedDict, total=False):
     reverse: bool
     url: str | None
     credentials: Credentials | None
-    shards: int | Iterable[int] | None
+    shards: int | Iterable[int] | ShardSearch | None
     page: int
     on_event: OnEvent
 
@@ -149,7 +150,7 @@ def replay(
     reverse: bool = False,
     url: str | None = None,
     credentials: Credentials | None = None,
-    shards: int | Iterable[int] | None = None,
+    shards: int | Iterable[int] | ShardSearch | None = None,
     page: int = 1000,
     on_event: OnEvent = log_event,
 ) -> Replay[Any]:
@@ -180,8 +181,9 @@ def replay(
         reverse: Whether to yield the newest message first. `start` stays the lower end.
         url: The server, see `Consumer`.
         credentials: Returns user and password, see `Consumer`.
-        shards: The numbers of the shards to read, or how many there are; default: all
-            that exist.
+        shards: The numbers of the shards to read, or how many there are; default: those
+            of the stream's record, and the key of the stream's own name. `DISCOVER`
+            looks for them by name, as for `Consumer`.
         page: Messages to request at once at most, from all shards together; default
             1,000. The next page is requested while the present one is being used, so
             about twice as many messages are held, and no more than a few megabytes a
@@ -216,6 +218,7 @@ def replay(
     reach = ReplayRange(
         stream=stream,
         numbers=shard_numbers(shards),
+        search=searches(shards),
         low=_low(start),
         high=_high(end),
         reverse=reverse,

@@ -55,10 +55,13 @@ async def cluster_mode(folder: Path) -> AsyncIterator[Server]:
 
 async def send_to_all(own: Server, stream: str, numbers: Sequence[int]) -> None:
     """Send numbers to the shards in turn."""
-    async with Producer(own.url) as producer:
+    async with Producer(own.url, sharder=by_number, shards=4) as producer:
         for number in numbers:
-            shard = f"{stream}:{number % len(SHARD_NUMBERS)}"
-            await producer.send(shard, b"%d" % number)
+            await producer.send(stream, b"%d" % number)
+
+
+def by_number(_: str, __: str | None, payload: bytes) -> int:
+    return int(payload) % len(SHARD_NUMBERS)
 
 
 async def all_done(redis: Any, stream: str) -> bool:

@@ -40,6 +40,8 @@ def read_page() -> dict[str, Role]:
     found = {}
     for part in PAGE.split("\n### ")[1:]:
         part = part.partition("\n## ")[0]  # noqa: PLW2901 - the part, and no more
+        if "ACL SETUSER" not in part:
+            continue
         [(name, words)] = re.findall(
             r"^ACL SETUSER (\w+) on >secret resetkeys resetchannels (.*)$",
             part,
@@ -68,15 +70,31 @@ PLAIN: dict[str, list[Scenario]] = {
     "operator": [roles.inspects_a_group],
 }
 MORE: dict[str, list[Scenario]] = {
-    "producer": [roles.sends_once, roles.sends_to_replicas],
-    "reader": [roles.replays],
+    "producer": [
+        roles.records_shards,
+        roles.sends_once,
+        roles.sends_to_replicas,
+    ],
+    "reader": [
+        roles.replays,
+        roles.finds_shards_without_a_group,
+        roles.searches_for_shards,
+    ],
     "consumer": [
         roles.reads_shards,
+        roles.finds_shards,
+        roles.searches_for_shards_in_a_group,
         roles.removes_dead_consumers,
         roles.seeks,
         roles.reports_its_lag,
     ],
-    "operator": [roles.resets, roles.deletes],
+    "operator": [
+        roles.resets,
+        roles.deletes,
+        roles.inspects_shards,
+        roles.inspects_by_search,
+        roles.sets_shards,
+    ],
 }
 
 
@@ -107,8 +125,15 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "~orders": Without(roles.sends, SendFailed, "send_failed", named=False),
         "~orders:*": Without(roles.sends_to_shards, SendFailed, named=False),
         "+xadd": Without(roles.sends, SendFailed, "send_failed"),
-        "~{orders}.*": Without(roles.sends_once, SendFailed, named=False),
-        "~{orders:*}.*": Without(roles.sends_once_to_shards, SendFailed, named=False),
+        "~{orders}.shards": Without(
+            roles.sends_to_shards, event="shards_unchecked", named=False
+        ),
+        "+get": Without(roles.sends_to_shards, event="shards_unchecked"),
+        "+set": Without(roles.sends_to_shards, event="shards_unchecked"),
+        "~{orders}.sent.*": Without(roles.sends_once, SendFailed, named=False),
+        "~{orders:*}.sent.*": Without(
+            roles.sends_once_to_shards, SendFailed, named=False
+        ),
         "+eval": Without(roles.sends_once, ConfigurationError),
         **dict.fromkeys(
             ("+hmget", "+hset", "+hkeys", "+hdel", "+pexpire"),
@@ -122,11 +147,15 @@ EFFECTS: dict[str, dict[str, Without]] = {
     },
     "reader": {
         "~orders": Without(roles.reads, AccessError, named=False),
-        "~orders:*": Without(roles.reads, event="looking_refused", named=False),
+        "~orders:*": Without(
+            roles.finds_shards_without_a_group, AccessError, named=False
+        ),
+        "~{orders}.shards": Without(roles.reads, event="looking_refused", named=False),
+        "+get": Without(roles.reads, event="looking_refused"),
         "+xread": Without(roles.reads, AccessError),
         "+xinfo|stream": Without(roles.reads, AccessError),
-        "+exists": Without(roles.reads, event="looking_refused"),
-        "+type": Without(roles.reads, event="looking_refused"),
+        "+exists": Without(roles.finds_shards_without_a_group),
+        "+type": Without(roles.searches_for_shards, event="looking_refused"),
         "+eval": Without(roles.reads, named=False),
         "+client|id": Without(roles.waits_for_entries),
         "+client|unblock": Without(roles.waits_for_entries),
@@ -136,7 +165,9 @@ EFFECTS: dict[str, dict[str, Without]] = {
     },
     "consumer": {
         "~orders": Without(WAITS, AccessError, named=False),
-        "~orders:*": Without(WAITS, event="looking_refused", named=False),
+        "~orders:*": Without(roles.finds_shards, AccessError, named=False),
+        "~{orders}.shards": Without(WAITS, event="looking_refused", named=False),
+        "+get": Without(WAITS, event="looking_refused"),
         "~orders.dead": Without(
             roles.writes_dead_letters,
             AssertionError,
@@ -153,8 +184,8 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xadd": Without(
             roles.writes_dead_letters, AssertionError, "dead_letters_refused"
         ),
-        "+exists": Without(WAITS, event="looking_refused"),
-        "+type": Without(RESTARTS, event="looking_refused"),
+        "+exists": Without(roles.finds_shards),
+        "+type": Without(roles.searches_for_shards_in_a_group, event="looking_refused"),
         "+eval": Without(roles.writes_dead_letters),
         "+subscribe": SILENT,
         "+publish": Without(roles.releases),
@@ -178,16 +209,19 @@ EFFECTS: dict[str, dict[str, Without]] = {
     },
     "operator": {
         "~orders": Without(roles.inspects_a_group, AccessError, named=False),
-        "~orders:*": Without(
+        "~orders:*": Without(roles.inspects_shards, AccessError, named=False),
+        "~{orders}.shards": Without(
             roles.inspects_a_group, event="looking_refused", named=False
         ),
+        "+get": Without(roles.inspects_a_group, event="looking_refused"),
+        "+set": Without(roles.sets_shards, AccessError),
         "+multi": Without(roles.inspects_a_group, AccessError),
         "+exec": Without(roles.inspects_a_group, PenstockError),
         "+xinfo|stream": Without(roles.inspects_a_group, AccessError),
         "+xinfo|groups": Without(roles.inspects_a_group, AccessError),
         "+xpending": Without(roles.inspects_a_group, AccessError),
-        "+exists": Without(roles.inspects_a_group, event="looking_refused"),
-        "+type": Without(roles.inspects_a_group, event="looking_refused"),
+        "+exists": Without(roles.inspects_shards),
+        "+type": Without(roles.inspects_by_search, event="looking_refused"),
         "+xgroup|create": Without(roles.resets_a_new_shard, AccessError),
         "+xgroup|setid": Without(roles.resets, AccessError),
         "+xack": Without(roles.resets, AccessError),

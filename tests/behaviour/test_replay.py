@@ -35,7 +35,7 @@ from penstock.replay import Replay
 from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
-from support.waiting import eventually, send, spread
+from support.waiting import eventually, record_shards, send, spread
 
 # Invalid: without a time zone it does not name a moment.
 NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001
@@ -86,6 +86,7 @@ async def test_messages_have_the_same_attributes_as_consumed_ones(
 async def test_shards_are_merged_in_the_order_of_ids(
     url: str, stream: str, redis: Any, page: int
 ) -> None:
+    await record_shards(redis, stream, 3)
     await add(redis, f"{stream}:0", "1-0", "4-0", "4-2", "9-0", "9-1")
     await add(redis, f"{stream}:1", "1-0", "2-0", "4-1", "9-0")
     await add(redis, f"{stream}:2", "1-0", "18446744073709551615-1")

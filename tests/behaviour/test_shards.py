@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import (
+    DISCOVER,
     EARLIEST,
     LATEST,
     LOAD_BALANCED,
@@ -20,12 +21,23 @@ from penstock import (
     Prefetch,
     Producer,
     RoundRobin,
+    Router,
     Shard,
     StreamMissing,
+    admin,
 )
 from support.events import Events
 from support.server import with_login
-from support.waiting import eventually, numbers, options, pending, read, send, spread
+from support.waiting import (
+    eventually,
+    numbers,
+    options,
+    pending,
+    read,
+    record_shards,
+    send,
+    spread,
+)
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
 
@@ -64,6 +76,7 @@ async def test_a_shard_that_appears_later_is_read_from_its_first_entry(
         await spread(url, stream, *range(6))
         assert sorted(numbers(await read(consumer, 6))) == list(range(6))
         assert len(consumer.shards) == 4
+        await admin.set_shards(stream, 8, url=url)
         await spread(url, stream, *range(6, 14), shards=8)
         assert sorted(numbers(await read(consumer, 8))) == list(range(6, 14))
     assert len(events.named("shard_found")) == 8
@@ -85,12 +98,13 @@ async def test_the_key_with_the_stream_s_name_is_read_beside_its_shards(
         assert numbers(await read(consumer, 1)) == [3]
 
 
-async def test_shard_numbers_may_have_gaps_and_be_far_apart(
+async def test_a_search_finds_shards_that_have_gaps_and_are_far_apart(
     url: str, stream: str, redis: Any
 ) -> None:
     for number in (7, 900, 1500):
         await redis.xadd(f"{stream}:{number}", {"msg": number})
-    async with Consumer(stream, url=url, **options(LOAD_BALANCED)) as consumer:
+    given = options(LOAD_BALANCED)
+    async with Consumer(stream, url=url, shards=DISCOVER, **given) as consumer:
         found = {shard.number for shard in consumer.shards}
         assert found == {7, 900, 1500}
         assert sorted(numbers(await read(consumer, 3))) == [7, 900, 1500]
@@ -99,7 +113,7 @@ async def test_shard_numbers_may_have_gaps_and_be_far_apart(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_keys_that_are_not_shards_do_no_harm(
+async def test_keys_that_are_not_shards_do_no_harm_to_a_search(
     url: str, stream: str, redis: Any, mode: Any
 ) -> None:
     """W13: strings, hashes and streams whose keys look like shards, or nearly."""
@@ -111,7 +125,8 @@ async def test_keys_that_are_not_shards_do_no_harm(
     await redis.xadd(f"{stream}.dead", {"msg": "x"})
     await redis.xadd(f"{stream}0", {"msg": "x"})
     await redis.xadd(f"{stream}:0", {"msg": "5"})
-    async with Consumer(stream, url=url, **options(mode)) as consumer:
+    given = options(mode)
+    async with Consumer(stream, url=url, shards=DISCOVER, **given) as consumer:
         assert keys(consumer) == {f"{stream}:0".encode()}
         assert numbers(await read(consumer, 1)) == [5]
         assert await consumer.next(timeout=1.2) is None  # it has searched again
@@ -161,10 +176,16 @@ async def test_a_missing_stream_is_refused_unless_one_of_its_shards_exists(
     with pytest.raises(StreamMissing):
         async with Consumer(stream, url=url, **given):
             pytest.fail("must not open")
+    await record_shards(redis, stream, 5)
+    with pytest.raises(StreamMissing):
+        async with Consumer(stream, url=url, **given):
+            pytest.fail("must not open")
     await redis.xadd(f"{stream}:3", {"msg": "3"})
     async with Consumer(stream, url=url, **given) as consumer:
         assert numbers(await read(consumer, 1)) == [3]
-    assert not await redis.exists(stream)
+        await redis.xadd(f"{stream}:4", {"msg": "4"})
+        assert numbers(await read(consumer, 1)) == [4]
+    assert not await redis.exists(stream, f"{stream}:0")
 
 
 @pytest.mark.parametrize("mode", [REALTIME, LOAD_BALANCED])
@@ -191,13 +212,49 @@ async def test_without_permission_to_find_shards_the_key_with_the_name_is_read(
     assert event.facts["stream"] == repr(stream)
 
 
-async def test_a_name_that_is_also_a_shard_of_another_is_read_once(
+@pytest.mark.parametrize("names", [("orders", "orders:0"), ("a:12", "x", "a")])
+def test_a_name_that_is_also_a_shard_of_another_is_refused(
+    names: tuple[str, ...],
+) -> None:
+    with pytest.raises(ConfigurationError, match="is the name of a shard of"):
+        Consumer(*names, url="redis://localhost")
+    router = Router("redis://localhost")
+    with pytest.raises(ConfigurationError, match="is the name of a shard of"):
+        for name in names:
+            router.handler(name, group=name)(nothing)
+
+
+async def nothing(message: Message[bytes]) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "names", [("orders", "orders:x"), ("a:1", "a:2"), ("a", "a:\u0661")]
+)
+def test_names_that_only_look_like_shards_are_accepted(names: tuple[str, ...]) -> None:
+    Consumer(*names, url="redis://localhost")
+
+
+def test_dead_letters_must_not_be_a_shard_of_what_is_read() -> None:
+    """Otherwise each dead letter would come back, and die again."""
+    with pytest.raises(ConfigurationError, match="its own dead letters"):
+        Consumer("orders", group="g", dead_letters="orders:1", url="redis://localhost")
+    with pytest.raises(ConfigurationError, match="its own dead letters"):
+        Consumer("a", group="g", dead_letters="{stream}:1", url="redis://localhost")
+
+
+async def test_a_stream_named_like_a_shard_is_not_read_as_one(
     url: str, stream: str
 ) -> None:
-    await spread(url, stream, *range(4), shards=2)
-    async with Consumer(stream, f"{stream}:0", url=url, start=EARLIEST) as consumer:
-        assert sorted(numbers(await read(consumer, 4))) == [0, 1, 2, 3]
-        assert await consumer.next(timeout=0.1) is None
+    await send(url, stream, 1)
+    await send(url, f"{stream}:1", 2)
+    given = options(LOAD_BALANCED)
+    async with Consumer(stream, url=url, **given) as consumer:
+        assert numbers(await read(consumer, 1)) == [1]
+        assert await consumer.next(timeout=2.5) is None  # it has looked again
+        assert keys(consumer) == {stream.encode()}
+    async with Consumer(f"{stream}:1", url=url, **given) as consumer:
+        assert numbers(await read(consumer, 1)) == [2]
 
 
 @pytest.mark.parametrize("mode", MODES)

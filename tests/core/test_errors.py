@@ -25,6 +25,7 @@ from penstock.errors import (
     SendFailed,
     SendUnknown,
     ServerError,
+    ShardsDiffer,
     StreamMissing,
     TransactionBroken,
     TransactionFailed,
@@ -40,6 +41,16 @@ CLASSES = {
 EXAMPLES: list[tuple[PenstockError, str]] = [
     (ConfigurationError("group=1 is wrong; pass a string"), "pass a string"),
     (MessageTooLarge(1001, 1000), "send less"),
+    (
+        ShardsDiffer(
+            "orders",
+            number=8,
+            sharder="KeyHash",
+            recorded_number=4,
+            recorded_sharder="",
+        ),
+        "use what is recorded, or grow it",
+    ),
     (ClosedError("producer"), "create a new one"),
     (BufferFull(5, 700), "await enqueue"),
     (ConnectError("host:1", "refused"), "check that a server listens"),
@@ -149,6 +160,7 @@ def test_wrong_options_and_wrong_payloads_are_value_errors_too() -> None:
         "ConfigurationError",
         "DecodeError",
         "MessageTooLarge",
+        "ShardsDiffer",
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from penstock import (
+    DISCOVER,
     LATEST,
     LOAD_BALANCED,
     REALTIME,
@@ -35,6 +36,7 @@ from support.waiting import (
     options,
     pending,
     read,
+    record_shards,
     send,
     spread,
 )
@@ -105,18 +107,22 @@ async def test_opening_while_the_server_loads_its_data_takes_no_shard_for_missin
             assert await consumer.next(timeout=0.2) is None
 
 
+@pytest.mark.parametrize("search", [False, True])
 async def test_a_server_that_is_stuck_for_a_while_does_not_end_the_search_for_shards(
-    tmp_path: Path, stream: str, events: Events
+    tmp_path: Path, stream: str, events: Events, *, search: bool
 ) -> None:
-    async with server(tmp_path) as own:
+    given: dict[str, Any] = {"shards": DISCOVER} if search else {}
+    async with server(tmp_path) as own, own.client() as redis:
+        await record_shards(redis, stream, 1)
         await send(own.url, f"{stream}:0", 0)
         async with Consumer(
-            stream, url=own.url, group="g", on_event=events
+            stream, url=own.url, group="g", on_event=events, **given
         ) as consumer:
             assert numbers(await read(consumer, 1)) == [0]
             async with stuck(own):
-                # Longer than the interval of the search for shards.
-                await asyncio.sleep(1.3)
+                # Longer than the interval of a search, and of a look at the record.
+                await asyncio.sleep(2.3)
+            await record_shards(redis, stream, 2)
             await send(own.url, f"{stream}:1", 1)
             assert numbers(await read(consumer, 1, within=5)) == [1]
         assert not events.named("looking_refused")

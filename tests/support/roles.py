@@ -19,6 +19,7 @@ from penstock import (
     ACKED,
     DELAYED,
     DISABLED,
+    DISCOVER,
     EARLIEST,
     IMMEDIATE,
     LATEST,
@@ -44,7 +45,7 @@ from penstock import (
 from penstock.admin import Admin
 from support.dead_letters import write_dead_letter
 from support.failing import Boom, running
-from support.waiting import eventually, numbers, pending, read
+from support.waiting import eventually, numbers, pending, read, record_shards
 
 __all__ = ["Context", "Scenario"]
 
@@ -125,6 +126,12 @@ async def sends_to_shards(context: Context) -> None:
         assert await context.redis.xlen(f"{context.stream}:{number}") == 1
 
 
+async def records_shards(context: Context) -> None:
+    """Send to shards whose number is recorded."""
+    await sends_to_shards(context)
+    assert await context.redis.exists(f"{{{context.stream}}}.shards")
+
+
 async def sends_once(context: Context) -> None:
     """Send idempotently, several runs at a time, so that old notes are deleted too."""
     async with context.producer(idempotent=True, max_batch=2) as producer:
@@ -203,16 +210,47 @@ async def reads_in_a_group(context: Context) -> None:
 
 
 async def reads_shards(context: Context) -> None:
-    """Read shards that exist, that appear, and that are assigned."""
+    """Read shards that are recorded, that are added, and that are assigned."""
     await context.add(0, key=f"{context.stream}:0")
+    await record_shards(context.redis, context.stream, 1)
     async with context.consumer(name="me") as consumer:
         assert numbers(await read(consumer, 1)) == [0]
+        await record_shards(context.redis, context.stream, 2)
         await context.add(1, key=f"{context.stream}:1")
         assert numbers(await read(consumer, 1)) == [1]
         await consumer.unassign(context.stream, 1)
         await consumer.assign(context.stream, 2)
         await context.add(2, key=f"{context.stream}:2")
         assert numbers(await read(consumer, 1)) == [2]
+
+
+async def finds_shards(context: Context) -> None:
+    """Find shards by a record, in a group."""
+    await record_shards(context.redis, context.stream, 2)
+    async with context.consumer() as consumer:
+        assert await consumer.next(timeout=0.05) is None
+
+
+async def finds_shards_without_a_group(context: Context) -> None:
+    """Find shards by a record, in REALTIME."""
+    await record_shards(context.redis, context.stream, 2)
+    await context.add(0, key=f"{context.stream}:0")
+    async with context.consumer(mode=REALTIME) as consumer:
+        assert await consumer.next(timeout=0.05) is None
+
+
+async def searches_for_shards(context: Context) -> None:
+    """Look for shards by name."""
+    await context.add(0, key=f"{context.stream}:0")
+    async with context.consumer(mode=REALTIME, shards=DISCOVER) as consumer:
+        assert await consumer.next(timeout=0.05) is None
+
+
+async def searches_for_shards_in_a_group(context: Context) -> None:
+    """Look for shards by name, in a group."""
+    await context.add(0, key=f"{context.stream}:0")
+    async with context.consumer(shards=DISCOVER) as consumer:
+        assert await consumer.next(timeout=0.05) is not None or context.events
 
 
 async def reads_after_cuts(context: Context) -> None:
@@ -370,6 +408,32 @@ async def inspects_a_group(context: Context) -> None:
     assert state.pending == 1
 
 
+async def inspects_shards(context: Context) -> None:
+    """Look at a group in the shards of a record, and let their number grow."""
+    await record_shards(context.redis, context.stream, 1)
+    for key in (context.stream, f"{context.stream}:0"):
+        await context.add(0, key=key)
+        await context.redis.xgroup_create(key, "g", "0")
+    async with Admin(context.url, on_event=context.events.append) as operator:
+        await operator.group_state(context.stream, "g")
+
+
+async def sets_shards(context: Context) -> None:
+    async with Admin(context.url, on_event=context.events.append) as operator:
+        assert (await operator.set_shards(context.stream, 2)).number == 2
+
+
+async def inspects_by_search(context: Context) -> None:
+    """Look at a group in the shards that a search finds."""
+    for key in (context.stream, f"{context.stream}:0"):
+        await context.add(0, key=key)
+        await context.redis.xgroup_create(key, "g", "0")
+    async with Admin(
+        context.url, shards=DISCOVER, on_event=context.events.append
+    ) as operator:
+        await operator.group_state(context.stream, "g")
+
+
 async def replays(context: Context) -> None:
     await context.add(0, 1)
     async with replay(context.stream, url=context.url) as messages:
@@ -388,6 +452,7 @@ async def resets(context: Context) -> None:
 
 async def resets_a_new_shard(context: Context) -> None:
     """Reset a group with a shard that it has not read before."""
+    await record_shards(context.redis, context.stream, 2)
     for number in range(2):
         await context.add(0, key=f"{context.stream}:{number}")
     await context.redis.xgroup_create(f"{context.stream}:0", "g", "0")

@@ -16,6 +16,7 @@ from penstock import (
     Producer,
     RoundRobin,
 )
+from penstock._core.messages import shard_record
 
 
 async def eventually(
@@ -87,6 +88,12 @@ async def spread(url: str, stream: str, *values: int, shards: int = 3) -> None:
     async with Producer(url, sharder=RoundRobin(shards)) as producer:
         for number in values:
             await producer.enqueue(stream, b"%d" % number)
+
+
+async def record_shards(redis: Any, stream: str, number: int) -> None:
+    """Record that a stream has so many shards, whatever the sharder."""
+    key = shard_record.key(stream)
+    await redis.set(key, shard_record.dump(number, "", time.time()))
 
 
 def options(mode: Mode) -> dict[str, Any]:

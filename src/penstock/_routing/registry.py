@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock._routing.handlers import HandlerSpec, adopt
 from penstock._routing.shared_consumers import SharedConsumer
+from penstock._tasks.consumer_config import check_streams
 from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
 
@@ -39,7 +40,8 @@ class Registry:
         """Add handlers: all of them, or none if one is refused.
 
         Raises:
-            ConfigurationError: A handler is invalid, or its messages have one already.
+            ConfigurationError: A handler is invalid, or its messages have one already,
+                or its stream is a shard of another handler's by name.
             UsageError: Another registry has included this one.
         """
         if self._included:
@@ -49,6 +51,7 @@ class Registry:
             )
         adopted = (adopt(each, self._defaults, self._middleware) for each in new)
         handlers = (*self.handlers, *adopted)
+        check_streams(stream for each in handlers for stream in each.streams)
         self.shared = _grouped(handlers)
         self.handlers = handlers
 

@@ -39,7 +39,7 @@ from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader import Reader, ReaderHooks
 from penstock._tasks.reading.reader_pool import ReaderPool
-from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock._tasks.reading.shard_records import ShardRecords
 from penstock._tasks.reading.silence import SilenceWatch
 from penstock._tasks.signals import Signals
 from penstock._tasks.wakeups import AutoResetEvent
@@ -81,7 +81,7 @@ class Parts(Generic[T]):
         entry_queue: Where workers and calls get entries.
         checkouts: Entries that calls and loops of the user have.
         worker_pool: Runs handlers.
-        discovery: Finds shards.
+        shard_records: Finds shards.
         assignment: Which shards are read.
         readers: Read them.
         send_lock: Held while outcomes are on their way to the server, and while none
@@ -96,7 +96,7 @@ class Parts(Generic[T]):
     entry_queue: EntryQueue
     checkouts: Checkouts[T]
     worker_pool: WorkerPool[T]
-    discovery: ShardDiscovery
+    shard_records: ShardRecords
     assignment: Assignment
     readers: ReaderPool
     send_lock: asyncio.Lock
@@ -161,9 +161,14 @@ class _Assembler(Generic[T]):
         self._applier: Applier | None = create_applier(
             config, connection, self._ledger, self._failures
         )
-        self._discovery = ShardDiscovery(connection.calls, config.on_event)
+        self._shard_records = ShardRecords(
+            connection.calls,
+            config.on_event,
+            search=config.search,
+            create=config.member is None or config.member.mkstream,
+        )
         self._assignment = Assignment(
-            config, connection, self._ledger, self._discovery, self._claims
+            config, connection, self._ledger, self._shard_records, self._claims
         )
         self._readers = ReaderPool(
             connector,
@@ -184,7 +189,7 @@ class _Assembler(Generic[T]):
             entry_queue=self._entry_queue,
             checkouts=self._make_checkouts(),
             worker_pool=WorkerPool(self._config, self._ledger, self._make_context),
-            discovery=self._discovery,
+            shard_records=self._shard_records,
             assignment=self._assignment,
             readers=self._readers,
             send_lock=self._send_lock,

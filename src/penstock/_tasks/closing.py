@@ -71,7 +71,7 @@ class Closing(Generic[T]):
         parts = self._parts
         # Leases matter no more, and what is on its way may come through.
         self._connection.lift_patience()
-        parts.discovery.cut()
+        parts.shard_records.cut()
         async with task_group() as both:
             both.start_soon(self._stop_reading, deadlines)
             both.start_soon(

@@ -19,15 +19,18 @@ from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Mode, Prefetch, Start, choice
 from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
+from penstock.sharding import DISCOVER, ShardSearch, shard_count
 
 __all__ = [
     "ConsumerConfig",
     "auto_commit_of",
     "check_kinds",
+    "check_streams",
     "dead_letter_stream_of",
     "membership",
     "mode_of",
     "retry_of",
+    "searches",
     "shard_numbers",
 ]
 
@@ -45,6 +48,7 @@ class ConsumerConfig(Generic[T]):
     Attributes:
         credentials: Returns user and password, for each connection.
         numbers: The numbers of the shards to read of each stream; None for all shards.
+        search: Whether shards are looked for by name, and not by the streams' records.
         retry: How often a failed message is attempted; None if retries are impossible.
         dead_letter_policy: What is done instead of keeping dead letters; None keeps
             them.
@@ -56,6 +60,7 @@ class ConsumerConfig(Generic[T]):
     url: str | None
     streams: Sequence[str]
     numbers: Sequence[int] | None
+    search: bool
     mode: Mode
     member: Membership | None
     start: Start | EntryId
@@ -226,7 +231,8 @@ def dead_letter_stream_of(
         return _DEAD_LETTERS, DeadLetters(dead_letters)
     shard_keys.single(dead_letters)
     for stream in streams:
-        if dead_letters.replace("{stream}", stream) in streams:
+        dead = dead_letters.replace("{stream}", stream)
+        if dead in streams or shard_of(dead) in streams:
             raise ConfigurationError(
                 f"dead_letters={dead_letters!r:.60} is a stream that this consumer "
                 f"reads, so that it would receive its own dead letters again; use "
@@ -235,20 +241,22 @@ def dead_letter_stream_of(
     return dead_letters, None
 
 
-def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:
+def shard_numbers(
+    shards: int | Iterable[int] | ShardSearch | str | None,
+) -> Sequence[int] | None:
     """Return the numbers of the shards to read; None for all shards.
 
     Raises:
         ConfigurationError: A number is not that of a shard, or no number is given.
     """
-    if shards is None:
+    if shards is None or searches(shards):
         return None
     if isinstance(shards, int):
-        return range(count(shards, "shards"))
+        return range(shard_count(shards))
     if isinstance(shards, str) or not isinstance(shards, Iterable):
         raise ConfigurationError(
             f"shards={shards!r:.60} is invalid; pass how many shards there are, or "
-            f"their numbers"
+            f"their numbers, or DISCOVER"
         )
     numbers = sorted({count(number, "shards", least=0) for number in shards})
     if not numbers:
@@ -257,3 +265,30 @@ def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:
             "numbers, or leave it out to read all of them"
         )
     return numbers
+
+
+def searches(shards: object) -> bool:
+    """Return whether shards are to be looked for by name."""
+    return shards is DISCOVER or (isinstance(shards, str) and shards == DISCOVER.value)
+
+
+def shard_of(name: str) -> str | None:
+    """Return the stream of which a name would be that of a shard; None if of none."""
+    stream, _, number = name.rpartition(":")
+    return stream if number.isascii() and number.isdecimal() else None
+
+
+def check_streams(streams: Iterable[str]) -> None:
+    """Check that none of the streams is a shard of another one.
+
+    Raises:
+        ConfigurationError: The name of a stream is that of a shard of another one.
+    """
+    names = dict.fromkeys(streams)
+    for name in names:
+        stream = shard_of(name)
+        if stream in names:
+            raise ConfigurationError(
+                f"{name!r:.80} is the name of a shard of {stream!r:.80}, which is read "
+                f"as well; rename one of them, or read them in separate processes"
+            )

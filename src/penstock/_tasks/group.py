@@ -58,8 +58,14 @@ def refusal(server: str, what: str, error: ErrorReply) -> ServerError:
         what: What was to be done, and with what; it may have the command's name.
         error: The reply.
     """
-    named = error.command in what
-    command = what if named else f"{error.command} ({what})"
+    command, _, subject = what.partition(" on ")
+    if error.command in what:
+        command = what
+    elif subject and command.isupper():
+        # Another command of the same step was refused.
+        command = f"{error.command} on {subject}"
+    else:
+        command = f"{error.command} ({what})"
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
     if error.kind is ErrorKind.REROUTE:

@@ -109,7 +109,9 @@ class Session(Generic[T]):
                 )
             )
         self._spawn(
-            partial(parts.discovery.run, assignment.add_found, self._connection.restore)
+            partial(
+                parts.shard_records.run, assignment.add_found, self._connection.restore
+            )
         )
         if assignment.error is not None:
             parts.entry_queue.gate.fail(assignment.error)
@@ -285,7 +287,7 @@ class Session(Generic[T]):
             clock.cancel()
         for goal in self._goals:
             goal.stop()
-        parts.discovery.cut()
+        parts.shard_records.cut()
         parts.readers.cut()
         if parts.group is not None:
             parts.group.claimer.cut()

@@ -17,7 +17,14 @@ from penstock.admin._dead_letter import DeadLetter
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, TrimTo
-from penstock.admin.client import Admin, group_state, reset_group, trim, trim_losses
+from penstock.admin.client import (
+    Admin,
+    group_state,
+    reset_group,
+    set_shards,
+    trim,
+    trim_losses,
+)
 from penstock.admin.groups import GroupState
 
 DeadLetterOffice = DeadLetterAdmin
@@ -36,6 +43,7 @@ __all__ = [
     "dead",
     "group_state",
     "reset_group",
+    "set_shards",
     "trim",
     "trim_losses",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
-from penstock._core.messages import dead_letter, shard_keys
+from penstock._core.messages import dead_letter, shard_keys, shard_record
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.task_scopes import shielded_until_done
@@ -21,6 +21,8 @@ from penstock.message import EntryId
 
 __all__ = ["Redrive"]
 
+# A search by name finds shards with lower numbers than this, see `ShardDiscovery`.
+_SEARCHED: Final = 1024
 # The number of words (names and values) that follow the message's own fields.
 _ORIGIN_WORDS: Final = 2 * len(dead_letter.NAMES)
 
@@ -61,6 +63,8 @@ class Redrive:
         self._duplicated = 0
         # Dead letters that claim to come from a key that the stream does not have.
         self._refused: list[EntryId] = []
+        # Whether keys are those of shards that somebody reads.
+        self._are_shards: dict[bytes, bool] = {}
 
     async def check(self) -> None:
         """Check that dead letters may be deleted, before any is copied.
@@ -81,6 +85,7 @@ class Redrive:
             AccessError: The same, because the user may not write the copy.
             ConnectionLost: The connection ended before the replies.
         """
+        await self._look_up(page)
         rest = [move for one in page if (move := self._with_target(one))]
         while rest:
             done = await self._move_by_script(rest) if self._scripts_allowed else 0
@@ -96,15 +101,36 @@ class Redrive:
         Anybody who can write to the dead letters could make us write to any key.
         """
         target = self._to or one.shard_key
-        shards = (
-            shard_keys.single(one.stream),
-            shard_keys.numbered(one.stream, one.shard),
-        )
-        valid = self._to is not None or target in {shard.key for shard in shards}
+        valid = self._to is not None or self._is_shard(one)
         if not valid or target == self._location.key:
             self._refused.append(one.id)
             return None
         return one, target
+
+    def _is_shard(self, one: DeadLetter) -> bool:
+        """Return whether the key of a dead letter is one of its stream."""
+        if one.shard_key == shard_keys.single(one.stream).key:
+            return True
+        numbered = shard_keys.numbered(one.stream, one.shard).key
+        return one.shard_key == numbered and self._are_shards[numbered]
+
+    async def _look_up(self, page: DeadLetterList) -> None:
+        """Find out which numbered keys are shards: by the records, or they exist."""
+        if self._to is not None:
+            return
+        new = {
+            shard_keys.numbered(one.stream, one.shard): one.stream
+            for one in page
+            if shard_keys.numbered(one.stream, one.shard).key not in self._are_shards
+        }
+        for stream in dict.fromkeys(new.values()):
+            shards = [shard for shard in new if shard.stream == stream]
+            asked = [commands.get(shard_record.key(stream))]
+            asked += [commands.exists([shard.key]) for shard in shards]
+            stored, *exist = await self._connection.calls(asked)
+            number = _number(stored)
+            for shard, exists in zip(shards, exist, strict=True):
+                self._are_shards[shard.key] = exists == 1 or shard.number < number
 
     async def _move_by_script(self, moves: Sequence[tuple[DeadLetter, bytes]]) -> int:
         """Move dead letters until one can't be moved.
@@ -164,6 +190,17 @@ class Redrive:
         if self._duplicated:
             more = {"count": self._duplicated}
             on_event(Event("letters_redriven_twice", logging.WARNING, facts | more))
+
+
+def _number(stored: Any) -> int:
+    """Return the number of shards by a record, or how many a search would find."""
+    if isinstance(stored, ErrorReply):
+        return _SEARCHED
+    try:
+        record = shard_record.load(stored)
+    except ValueError:
+        return _SEARCHED
+    return _SEARCHED if record is None else record.number or _SEARCHED
 
 
 async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:

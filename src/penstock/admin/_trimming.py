@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, scripts, trimming
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
 from penstock._core.protocol.trimming import AcknowledgedFloor, GroupStanding
 from penstock._core.reading.range_pages import RangePages
-from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, count_above
 from penstock.admin._trim_losses import LossCounter, TrimLoss
 from penstock.durations import Duration, seconds
@@ -71,10 +69,16 @@ class Trimmer:
 
     Args:
         connection: The connection.
+        shards: Finds the shards of a stream.
     """
 
-    def __init__(self, connection: AdminConnection) -> None:
+    def __init__(
+        self,
+        connection: AdminConnection,
+        shards: Callable[[str], Awaitable[list[Shard]]],
+    ) -> None:
         self._connection = connection
+        self._shards = shards
 
     async def trim(
         self, stream: str, to: TrimTo, ignore_idle: Duration | None, *, dry_run: bool
@@ -122,12 +126,6 @@ class Trimmer:
                 _, _, bound = await self._words(target)
                 found += await losses.below(EntryId.parse(_word(bound)))
         return found
-
-    async def _shards(self, stream: str) -> list[Shard]:
-        shard_keys.single(stream)  # refuses invalid names
-        return await ShardDiscovery(
-            self._connection.calls, self._connection.on_event
-        ).watch(stream)
 
     async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
         if isinstance(target, EntryId):

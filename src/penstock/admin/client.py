@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from penstock._core.messages import shard_keys
-from penstock._core.protocol import commands
+from penstock._tasks.consumer_config import searches
 from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
+from penstock.admin._shards import ShardAdmin
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration
+from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.options import StartAt
+from penstock.sharding import Sharder, ShardRecord, ShardSearch
 
-__all__ = ["Admin", "group_state", "reset_group", "trim", "trim_losses"]
+__all__ = [
+    "Admin",
+    "group_state",
+    "reset_group",
+    "set_shards",
+    "trim",
+    "trim_losses",
+]
 
 
 class Admin(Openable[AdminConnection]):
@@ -32,6 +41,8 @@ class Admin(Openable[AdminConnection]):
             `CredentialProvider` of redis-py, or an async function that returns
             `(user, password)` or a password; default: those of the URL. See
             docs/security.md.
+        shards: How the shards of streams are found: by the streams' records (default),
+            or by name (`DISCOVER`), for streams that SeaStreamer spreads.
         on_event: Called with what happens in the background, see `Event`; default:
             events are logged to `penstock`.
 
@@ -53,14 +64,20 @@ class Admin(Openable[AdminConnection]):
         url: str | None = None,
         *,
         credentials: Credentials | None = None,
+        shards: ShardSearch | None = None,
         on_event: OnEvent = log_event,
     ) -> None:
+        if shards is not None and not searches(shards):
+            raise ConfigurationError(
+                f"shards={shards!r:.60} is invalid; pass DISCOVER, or leave it out"
+            )
         self._url = url
         self._credentials = credentials_of(credentials)
         self._connection = AdminConnection(guarded(on_event))
-        self._groups = Groups(self._connection)
+        self._shards = ShardAdmin(self._connection, search=shards is not None)
+        self._groups = Groups(self._connection, self._shards.all)
         self._dead = DeadLetterAdmin(self._connection)
-        self._trimmer = Trimmer(self._connection)
+        self._trimmer = Trimmer(self._connection, self._shards.all)
 
     def _opener(self) -> Live[AdminConnection]:
         connection, url, credentials = self._connection, self._url, self._credentials
@@ -123,14 +140,74 @@ class Admin(Openable[AdminConnection]):
         """
         await self._groups.reset(stream, group, to)
 
-    async def delete_stream(self, stream: str) -> bool:
-        """Delete a stream with its groups; open consumers recreate it.
+    async def shards(self, stream: str) -> ShardRecord | None:
+        """Return how a stream is spread over shards, by its record.
 
         Args:
             stream: The stream's name.
 
         Returns:
-            Whether the stream existed.
+            The record; None if there is none, so that the stream is one key.
+
+        Raises:
+            ServerError: The record can't be read, see `group_state`; or what is in its
+                place is no record.
+            ConfigurationError: The stream's name is invalid.
+            ClosedError: The `Admin` is not open.
+        """
+        return await self._shards.record(stream)
+
+    async def set_shards(
+        self, stream: str, number: int, *, sharder: Sharder | str | None = None
+    ) -> ShardRecord:
+        """Record how many shards a stream has; the number can only grow.
+
+        Running consumers read the new shards within a few seconds, from their first
+        entry. Producers with another number of shards are refused (`ShardsDiffer`) when
+        they first send to the stream; those that run already report `shards_differ` and
+        go on with their number until they are started again. With `KeyHash`, most keys
+        move to another shard when the number changes: messages that were sent to the
+        old shard may be handled after newer ones. Where that matters, stop the
+        producers, and let the consumers catch up before.
+
+        Use it also for a stream whose shards were written without a record, by
+        SeaStreamer for example, with `sharder=""`.
+
+        Args:
+            stream: The stream's name.
+            number: The number of shards, from 1 to 16,384.
+            sharder: The sharder that producers have to use, or its name; an empty name
+                accepts any. Default: as it is recorded, or `KeyHash`.
+
+        Returns:
+            The record as it is now.
+
+        Raises:
+            ConfigurationError: The number is invalid, or lower than the recorded one;
+                or the stream's name is invalid.
+            AccessError: The server refuses this user. It needs `GET`, and `EVAL` with
+                `SET`.
+            ServerError: See `group_state`.
+            ClosedError: The `Admin` is not open.
+
+        Example:
+            ```python
+            await admin.set_shards("orders", 8)
+            ```
+        """
+        return await self._shards.set_number(stream, number, sharder)
+
+    async def delete_stream(self, stream: str) -> bool:
+        """Delete a stream: all its shards with their groups, and its record.
+
+        Open consumers recreate the shards that they read. A producer that sends to the
+        stream records its shards again.
+
+        Args:
+            stream: The stream's name.
+
+        Returns:
+            Whether any shard existed.
 
         Raises:
             AccessError: The server refuses this user.
@@ -140,12 +217,7 @@ class Admin(Openable[AdminConnection]):
             ConfigurationError: The stream's name is invalid.
             ClosedError: The `Admin` is not open.
         """
-        # Unlike DEL, UNLINK frees a large stream without blocking the server.
-        command = commands.unlink(shard_keys.single(stream).key)
-        [reply] = await self._connection.call_checked(
-            [command], f"UNLINK of {stream!r}"
-        )
-        return bool(reply)
+        return await self._shards.delete(stream)
 
     async def trim(
         self,
@@ -334,3 +406,27 @@ async def trim_losses(
     """
     async with Admin(url, credentials=credentials) as admin:
         return await admin.trim_losses(stream, to, ignore_idle=ignore_idle)
+
+
+async def set_shards(
+    stream: str,
+    number: int,
+    *,
+    sharder: Sharder | str | None = None,
+    url: str | None = None,
+    credentials: Credentials | None = None,
+) -> ShardRecord:
+    """Record how many shards a stream has, on a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        number: The number of shards, see `Admin.set_shards`.
+        sharder: The sharder, see `Admin.set_shards`.
+        url: The server, see `Admin`.
+        credentials: User and password, see `Admin`.
+
+    Raises:
+        PenstockError: See `Admin` and `Admin.set_shards`.
+    """
+    async with Admin(url, credentials=credentials) as admin:
+        return await admin.set_shards(stream, number, sharder=sharder)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.leases.pending_pages import pending_pages
 from penstock._tasks.reading.assignment import exclusive_start
-from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
@@ -55,10 +53,16 @@ class Groups:
 
     Args:
         connection: The connection.
+        shards: Finds the shards of a stream.
     """
 
-    def __init__(self, connection: AdminConnection) -> None:
+    def __init__(
+        self,
+        connection: AdminConnection,
+        shards: Callable[[str], Awaitable[list[Shard]]],
+    ) -> None:
         self._connection = connection
+        self._shards = shards
 
     async def state(self, stream: str, group: str) -> GroupState:
         """Return how far a group has read a stream, over all its shards."""
@@ -147,12 +151,6 @@ class Groups:
                     )
                 found.append(page)
         return found
-
-    async def _shards(self, stream: str) -> list[Shard]:
-        shard_keys.single(stream)  # refuses invalid names
-        return await ShardDiscovery(
-            self._connection.calls, self._connection.on_event
-        ).watch(stream)
 
 
 def _no_group(stream: str, group: str) -> CommandError:

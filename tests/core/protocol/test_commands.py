@@ -80,6 +80,8 @@ CASES: list[tuple[Command, str]] = [
     (commands.xgroup_setid(b"s", "g", b"5-1"), "XGROUP SETID s g 5-1"),
     (commands.exists(iter([b"s", b"s:0"])), "EXISTS s s:0"),
     (commands.key_type(b"s"), "TYPE s"),
+    (commands.get(b"k"), "GET k"),
+    (commands.set_if_missing(b"k", b"v"), "SET k v NX"),
     (commands.xinfo_stream(b"s"), "XINFO STREAM s"),
     (commands.xinfo_groups(b"s"), "XINFO GROUPS s"),
     (

@@ -323,6 +323,11 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a check for scripting": (scripts.may_script(), ":1", 1),
     "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
     "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
+    "a record that was replaced": (scripts.replace(b"k", b"", b"new"), ":1", 1),
+    "a string": (commands.get(b"k"), "$3 old", b"old"),
+    "no string": (commands.get(b"k"), "$-1", None),
+    "a string that was set": (commands.set_if_missing(b"k", b"v"), "+OK", b"OK"),
+    "a string that was there": (commands.set_if_missing(b"k", b"v"), "$-1", None),
     "a transaction": (
         APPLY,
         "*3 $7 applied :1 $-1",

@@ -233,3 +233,17 @@ def test_messages_that_were_first_written_too_long_ago_leave() -> None:
     assert tickets(accumulator.batch(9)) == "b"
     # Messages in flight stay.
     assert accumulator.expired(99) == []
+
+
+def test_only_unwritten_messages_of_a_stream_are_withdrawn() -> None:
+    other = Shard("other", 1, b"other:1")
+    accumulator = filled(*"ab")
+    accumulator.batch(10)
+    for ticket, shard in (("c", SHARD), ("d", other), ("e", SHARD)):
+        command = commands.xadd(shard.key, (b"msg", b""))
+        accumulator.add(SendRequest(shard, command, 10, ticket))
+    assert tickets(accumulator.withdraw("orders")) == "ce"
+    assert tickets(accumulator.withdraw("orders")) == ""
+    assert (accumulator.held, accumulator.size, accumulator.queued) == (3, 30, 1)
+    assert tickets(accumulator.answered()) == "ab"
+    assert tickets(accumulator.batch(10)) == "d"

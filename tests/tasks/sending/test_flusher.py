@@ -14,7 +14,9 @@ from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.outcomes import Ticket
+from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.wakeups import AutoResetEvent
+from penstock.events import log_event
 from support.events import Events
 from support.scripted import NoServer, ScriptedConnection
 
@@ -25,7 +27,9 @@ class Queue:
     def __init__(self, accumulator: Accumulator[Ticket]) -> None:
         self.accumulator = accumulator
         self.queued = AutoResetEvent()
+        self.shard_checks = ShardChecks(log_event)
 
+    def refused(self, stream: str) -> None: ...
     def on_settled(self) -> None: ...
     def close(self) -> None: ...
 

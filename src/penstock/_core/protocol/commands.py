@@ -191,6 +191,16 @@ def key_type(key: bytes) -> Command:
     return (b"TYPE", key)
 
 
+def get(key: bytes) -> Command:
+    """Read a string; the reply is None if there is no such key."""
+    return (b"GET", key)
+
+
+def set_if_missing(key: bytes, value: bytes) -> Command:
+    """Set a string unless the key exists; then the reply is None."""
+    return (b"SET", key, value, b"NX")
+
+
 def unlink(key: bytes) -> Command:
     """Delete a key and free it in the background, unlike DEL; the reply is 1 or 0."""
     return (b"UNLINK", key)

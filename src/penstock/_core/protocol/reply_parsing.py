@@ -98,6 +98,7 @@ def _parse_one(command: Command, reply: Any) -> Any:
 
 _number: Final = typed(int)
 _word: Final = typed(bytes)
+_string: Final = typed(bytes | None)
 _infos_typed: Final = typed(list[list[Any] | None])
 _time_typed: Final = typed(tuple[bytes, bytes])
 _pair_typed: Final = typed(tuple[bytes, bytes] | None)
@@ -214,6 +215,7 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.STREAM_FACTS: scripted_stream,
     scripts.LAST_ID: _one_id,
     scripts.COUNT_BETWEEN: _number,
+    scripts.REPLACE: _number,
     transactions.SCRIPT: _applied,
     transactions.SCRIPT_SHA: _applied,
 }
@@ -243,6 +245,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,
+    b"GET": _string,
     b"HELLO": _greeting,
     b"INFO": _word,
     b"PEXPIRE": _number,
@@ -251,6 +254,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"ROLE": _role,
     b"SELECT": _word,
     b"SENTINEL": _primary,
+    b"SET": _string,
     b"TIME": _time,
     b"TYPE": _word,
     b"UNLINK": _number,

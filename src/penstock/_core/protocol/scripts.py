@@ -21,6 +21,7 @@ __all__ = [
     "MOVE",
     "NOTHING",
     "REMOVE_EMPTY",
+    "REPLACE",
     "SEND_DEAD_LETTER",
     "STREAM_FACTS",
     "TRIM_ACKED",
@@ -33,6 +34,7 @@ __all__ = [
     "may_script",
     "move_entries",
     "remove_empty_consumer",
+    "replace",
     "send_dead_letter",
     "stream_facts",
     "xtrim_acked",
@@ -407,3 +409,21 @@ NOTHING = b"return 1"
 def may_script() -> Command:
     """Run a script that does nothing; refused where scripts can't be run."""
     return (b"EVAL", NOTHING, 0)
+
+
+REPLACE = b"""
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def replace(key: bytes, old: bytes, new: bytes) -> Command:
+    """Replace a string, if it is still the old one; the reply is 1, otherwise 0.
+
+    Args:
+        key: The key.
+        old: The value that it has; empty if it does not exist.
+        new: The value that it gets.
+    """
+    return (b"EVAL", REPLACE, 1, key, old, new)

@@ -279,6 +279,16 @@ class Accumulator(Generic[K]):
         self._leave(gone)
         return [request for request in gone if not request.given_up]
 
+    def withdraw(self, stream: str) -> list[SendRequest[K]]:
+        """Remove the messages of a stream that were never written, and return them."""
+        gone = [one for one in self._queue if one.shard.stream == stream]
+        if gone:
+            self._queue = deque(
+                one for one in self._queue if one.shard.stream != stream
+            )
+            self._leave(gone)
+        return gone
+
     def abandon(self) -> list[SendRequest[K]]:
         """Remove all messages that were never written, and return them."""
         batch = list(self._queue)

@@ -29,7 +29,7 @@ class TransactionBuffer:
         entry: The message's entry.
         fields: The fields of the entry.
         apply: Applies the transaction, see `Applier.apply`.
-        sharder: Returns the hash that spreads a stream over a number of shards.
+        sharder: Returns the hash that spreads streams over a number of shards.
         unbounded: Reports the streams that are sent to without a retention.
     """
 
@@ -39,7 +39,8 @@ class TransactionBuffer:
         fields: Sequence[bytes],
         *,
         apply: Callable[
-            [Entry, Sequence[bytes], Effects], Awaitable[tuple[Applied, bool]]
+            [Entry, Sequence[bytes], Effects, Mapping[str, int]],
+            Awaitable[tuple[Applied, bool]],
         ],
         sharder: Callable[[int], KeyHash],
         unbounded: UnboundedStreams,
@@ -50,6 +51,8 @@ class TransactionBuffer:
         self._sharder = sharder
         self._unbounded = unbounded
         self._effects = Effects(entry.shard.key)
+        # The streams that are spread, and the number of their shards.
+        self._shards: dict[str, int] = {}
         self.applied: bool | None = None
         self.results: Sequence[Any] = ()
         self.receipts: Sequence[Receipt] = ()
@@ -78,6 +81,7 @@ class TransactionBuffer:
         if shards is not None:
             sharder = self._sharder(shards)
             shard = numbered(stream, sharder(stream, key, body))
+            self._shards[stream] = shards
         now = int(_clock.wall() * 1000)
         self._effects.send(shard, fields, trim_words(kept, now))
         self._unbounded.check(stream, kept)
@@ -91,7 +95,9 @@ class TransactionBuffer:
     async def settle(self) -> None:
         """Apply the transaction; see `Applier.apply`."""
         effects = self._effects
-        applied, repeated = await self._apply(self._entry, self._fields, effects)
+        applied, repeated = await self._apply(
+            self._entry, self._fields, effects, self._shards
+        )
         if applied.pending:
             self.applied, self.results = True, tuple(applied.results)
             self.receipts = tuple(

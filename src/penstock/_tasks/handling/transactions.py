@@ -8,7 +8,7 @@ there is a reply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
 from penstock._tasks.loop_binding import LoopBinding
+from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock.errors import (
     ClosedError,
@@ -105,6 +106,7 @@ class Applier:
         # By the number of shards. Kept, because messages without a key take turns over
         # the shards.
         self._sharders: dict[int, KeyHash] = {}
+        self._shard_checks = ShardChecks(on_event)
         # Whether the script has been sent to the server.
         self._script_loaded = False
 
@@ -127,16 +129,28 @@ class Applier:
         return self._sharders[shards]
 
     async def apply(
-        self, entry: Entry, fields: Sequence[bytes], effects: Effects
+        self,
+        entry: Entry,
+        fields: Sequence[bytes],
+        effects: Effects,
+        shards: Mapping[str, int],
     ) -> tuple[Applied, bool]:
         """Apply a transaction; return its result, and whether it was sent repeatedly.
 
         If this is cancelled, it stays open whether the transaction is applied.
 
+        Args:
+            entry: The message's entry.
+            fields: The fields of the entry.
+            effects: What the transaction does.
+            shards: The number of shards of each stream that it spreads.
+
         Raises:
             UsageError: The message has an outcome, or this is another event loop or
                 thread than the consumer's.
             ClosedError: The consumer has closed.
+            ShardsDiffer: A stream is recorded with another number of shards; nothing
+                was applied.
             TransactionFailed: The transaction was refused, and nothing was applied.
             TransactionBroken: The transaction was refused after a part of it.
         """
@@ -157,6 +171,11 @@ class Applier:
                 with suppress(ConnectionLost):
                     await self._connection.restore(error.reason)
                 continue
+            if shards:
+                try:
+                    await self._check_shards(shards)
+                except ConnectionLost:
+                    continue  # nothing was sent yet
             try:
                 reply = await self._send(entry, effects)
             except ConnectionLost:
@@ -170,6 +189,16 @@ class Applier:
                 entry, fields, applied, applied.failure, len(effects.all)
             )
         return applied, repeated
+
+    async def _check_shards(self, shards: Mapping[str, int]) -> None:
+        """Check that streams are spread as their records say; see `ShardChecks`."""
+        for stream, number in shards.items():
+            self._shard_checks.use(stream, number, KeyHash.__name__)
+        if not self._shard_checks.pending:
+            return
+        for error in await self._shard_checks.compare(self._connection.calls):
+            if error.stream in shards:
+                raise error
 
     async def _send(self, entry: Entry, effects: Effects) -> Any:
         """Send the script; return the reply, or None if the server lacks the script."""

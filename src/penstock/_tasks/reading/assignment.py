@@ -25,7 +25,7 @@ from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
 from penstock._tasks.reading.reader_pool import ReaderPool
-from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock._tasks.reading.shard_records import ShardRecords
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import (
     AccessError,
@@ -55,7 +55,7 @@ class Assignment:
         config: The consumer's configuration.
         connection: The command connection.
         ledger: The consumer's ledger.
-        discovery: Finds shards.
+        shard_records: Finds shards.
         claims: Claims the consumer's own entries; None where there is no group.
 
     Attributes:
@@ -72,13 +72,13 @@ class Assignment:
         config: ConsumerConfig[Any],
         connection: CommandConnection,
         ledger: Ledger,
-        discovery: ShardDiscovery,
+        shard_records: ShardRecords,
         claims: OwnClaims | None,
     ) -> None:
         self._config = config
         self._connection = connection
         self._ledger = ledger
-        self._discovery = discovery
+        self._shard_records = shard_records
         self._claims = claims
         group, recover = config.member is not None, config.acknowledges
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
@@ -107,7 +107,7 @@ class Assignment:
 
     async def _find(self, stream: str) -> Sequence[Shard]:
         if self._config.numbers is None:
-            return await self._discovery.watch(stream)
+            return await self._shard_records.watch(stream)
         return [shard_keys.numbered(stream, number) for number in self._config.numbers]
 
     async def _begin(
@@ -178,7 +178,7 @@ class Assignment:
     async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Stop reading a stream, or some of its shards."""
         if shards is None:
-            self._discovery.ignore(stream)
+            self._shard_records.ignore(stream)
         leaving = [
             shard
             for shard in self.cursors.shards

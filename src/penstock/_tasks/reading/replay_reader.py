@@ -21,7 +21,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.request_size import RequestSize
 from penstock._core.reading.shard_merge import ShardMerge, ShardPages
 from penstock._tasks.group import refusal
-from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock._tasks.reading.shard_records import ShardRecords
 from penstock.credentials import Credentials
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
@@ -39,7 +39,8 @@ class ReplayRange:
 
     Attributes:
         stream: The stream's name.
-        numbers: The numbers of its shards; None for all that exist.
+        numbers: The numbers of its shards; None for all of them.
+        search: Whether its shards are looked for by name, and not by its record.
         low: The lowest id.
         high: The highest id.
         reverse: Whether to begin with the highest id.
@@ -48,6 +49,7 @@ class ReplayRange:
 
     stream: str
     numbers: Sequence[int] | None
+    search: bool
     low: EntryId
     high: EntryId
     reverse: bool
@@ -109,8 +111,10 @@ class _Reader:
     async def find_bounds(self, reach: ReplayRange) -> ShardMerge:
         """Find the shards, and the last id of each of them."""
         if reach.numbers is None:
-            discovery = ShardDiscovery(self._connection.calls, self._on_event)
-            shards = await discovery.watch(reach.stream)
+            records = ShardRecords(
+                self._connection.calls, self._on_event, search=reach.search
+            )
+            shards = await records.watch(reach.stream)
         else:
             shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
         ask = [commands.xrevrange_last(shard.key) for shard in shards]

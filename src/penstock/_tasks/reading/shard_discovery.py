@@ -1,8 +1,11 @@
-"""Shard discovery: finds all shards when a consumer opens, and new ones later.
+"""Shard discovery: looks for the shards of a stream by their names.
 
 The shards of a stream are its key, or keys that end in a number. They are looked up by
 name. A SCAN would go through the whole database, which may hold millions of other keys,
 and would show all of them to a user whose ACL allows a few.
+
+This is done only on request, and where a record leaves the number of shards open, see
+`shard_records.py`: a stream that is called `tenant:1` is usually no shard of `tenant`.
 """
 
 from __future__ import annotations
@@ -14,30 +17,25 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
-import anyio
-
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._tasks.task_scopes import StoppableTask
-from penstock.errors import CommandError, ConnectionLost
+from penstock.errors import CommandError
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["ShardDiscovery"]
+__all__ = ["Calls", "OnFound", "ShardDiscovery"]
 
 # How many numbers above the highest existing one are looked up: at once when a consumer
 # opens, and later piece by piece.
 _FAR: Final = 1024
-# How many of them are looked up every second, and the size of a piece.
+# How many of them are looked up in each round, and the size of a piece.
 _NEAR: Final = 16
 _PIECE: Final = 256
 # The most keys of one EXISTS that narrows down which of them exist.
 _FEW: Final = 32
-# The seconds between two rounds.
-_INTERVAL: Final = 1.0
 # The replies of TYPE for a key that is a shard, or may become one.
 _HARMLESS: Final = frozenset((b"stream", b"none"))
 
@@ -83,7 +81,7 @@ class _Stream:
                 self.highest = max(self.highest, shard.number)
 
 
-class ShardDiscovery(StoppableTask):
+class ShardDiscovery:
     """Looks for the shards of some streams.
 
     Args:
@@ -92,7 +90,6 @@ class ShardDiscovery(StoppableTask):
     """
 
     def __init__(self, calls: Calls, on_event: OnEvent) -> None:
-        super().__init__()
         self._calls = calls
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
@@ -133,27 +130,22 @@ class ShardDiscovery(StoppableTask):
         """Stop looking for new shards of a stream."""
         self._streams.pop(stream, None)
 
-    async def run(
-        self, on_found: OnFound, restore: Callable[[str], Awaitable[None]]
-    ) -> None:
-        """Look for new shards every second, until cut.
+    def follow(self, stream: str, known: Iterable[Shard]) -> None:
+        """Look for the shards of a stream from now on, besides those that are known."""
+        one = self._streams[stream] = _Stream(stream)
+        one.found(known)
+
+    async def look(self, on_found: OnFound) -> None:
+        """Look for new shards; near numbers each time, and a part of the far ones.
 
         Args:
             on_found: Called with new shards. Those that it does not return are passed
                 to it again.
-            restore: Waits for a connection, given the reason why there is none.
-        """
-        with self._until_cut():
-            while True:
-                await anyio.sleep(_INTERVAL)
-                try:
-                    await self._round(on_found)
-                except ConnectionLost as error:
-                    await restore(error.reason)
-                except CommandError:
-                    pass  # transient: the server is loading, or a script is running
 
-    async def _round(self, on_found: OnFound) -> None:
+        Raises:
+            CommandError: The server can't answer at present.
+            ConnectionLost: The connection ended before the reply.
+        """
         if not self._streams:
             return
         new = await self._find(self._candidates())

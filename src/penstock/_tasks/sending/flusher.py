@@ -34,6 +34,7 @@ from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock._core.sending.requests import SendBatch, SendRequest, without
 from penstock._tasks.sending.outcomes import Outcomes, Ticket
+from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
@@ -90,10 +91,15 @@ class SendQueue(Protocol):
     Attributes:
         accumulator: The messages.
         queued: Set when there is a message to send.
+        shard_checks: Whether streams are spread as their records say.
     """
 
     accumulator: Accumulator[Ticket]
     queued: AutoResetEvent
+    shard_checks: ShardChecks
+
+    def refused(self, stream: str) -> None:
+        """Record that the messages of a stream may not be sent."""
 
     def on_settled(self) -> None:
         """Record that messages have left the accumulator."""
@@ -213,7 +219,11 @@ class Flusher:
             self._answer(self._flights.popleft())
 
     async def _pump(self) -> None:
+        checks = self._queue.shard_checks
         while True:
+            # What waited for space comes after what was refused.
+            while checks.pending and await self._compare():
+                pass
             self._write()
             while self._flights and self._flights[0].replies.done():
                 self._answer(self._flights.popleft())
@@ -222,6 +232,16 @@ class Flusher:
                 await self._try_again()
             else:
                 await self._wakeup.wait()
+
+    async def _compare(self) -> bool:
+        """Compare streams with their records; return whether any was refused."""
+        differing = await self._queue.shard_checks.compare(self._connection.calls)
+        for error in differing:
+            self._outcomes.refused(self._accumulator.withdraw(error.stream), error)
+            self._queue.refused(error.stream)
+        if differing:
+            self._queue.on_settled()
+        return bool(differing)
 
     def _write(self) -> None:
         """Write the queued messages, unless enough writes are in flight."""
@@ -232,6 +252,7 @@ class Flusher:
             # Otherwise messages would count as written that were never written.
             self._connection.check()
             self._launch(accumulator.batch(self._options.max_batch))
+            self._queue.shard_checks.look(self._connection.ask)
 
     def _most(self) -> int:
         """Return how many writes may be in flight."""

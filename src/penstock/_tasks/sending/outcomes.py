@@ -114,6 +114,12 @@ class Outcomes:
             fail(request.ticket, SendFailed(request.shard.stream, code, reason))
         report_sends(self._on_event, "send_failed", left, reason)
 
+    def refused(self, left: list[SendRequest[Ticket]], error: PenstockError) -> None:
+        """Fail messages that were not written, because of what their sender did."""
+        for request in left:
+            fail(request.ticket, error)
+        report_sends(self._on_event, "send_failed", left, str(error))
+
 
 def fail(ticket: Ticket, error: PenstockError) -> None:
     """Set a message's error, if its caller still waits."""

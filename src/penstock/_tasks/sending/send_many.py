@@ -24,6 +24,7 @@ from penstock.errors import (
     NotDurable,
     SendFailed,
     SendUnknown,
+    ShardsDiffer,
     UsageError,
 )
 from penstock.outgoing import Outcome, Outgoing, SendOptions
@@ -133,7 +134,7 @@ async def _outcome(outcome: Ticket | _Failure) -> Outcome:
         return outcome
     try:
         return await outcome
-    except (SendFailed, SendUnknown, NotDurable) as error:
+    except (SendFailed, SendUnknown, NotDurable, ShardsDiffer) as error:
         return error
 
 

@@ -24,6 +24,7 @@ from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.outcomes import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
+from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.codecs import unencodable
@@ -39,7 +40,7 @@ from penstock.errors import (
 from penstock.events import OnEvent
 from penstock.message import Shard
 from penstock.outgoing import MessageOptions, SendOptions
-from penstock.sharding import Sharder
+from penstock.sharding import Spread
 
 __all__ = ["BufferLimits", "Sender"]
 
@@ -72,7 +73,7 @@ class Sender:
     """Packs messages and queues them, in the order of the calls.
 
     Args:
-        sharder: Spreads streams over keys; None: a stream is one key.
+        spread: How streams are spread over keys; None: a stream is one key.
         limits: The bounds of the buffer.
         on_event: Called with the number of messages that timed out.
         idempotent: Whether a script stores messages only once, which bounds the number
@@ -81,13 +82,14 @@ class Sender:
 
     def __init__(
         self,
-        sharder: Sharder | None,
+        spread: Spread | None,
         limits: BufferLimits,
         on_event: OnEvent,
         *,
         idempotent: bool = False,
     ) -> None:
-        self._sharder = sharder
+        self._spread = spread
+        self._sharder = spread.sharder if spread else None
         self._limits = limits
         self._max_batch = limits.max_batch
         self._on_event = on_event
@@ -104,6 +106,9 @@ class Sender:
 
     def reset(self) -> None:
         """Start over, with no messages."""
+        self.shard_checks = ShardChecks(self._on_event)
+        # A record may have changed since the producer was last open.
+        self._shards.clear()
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
             self._limits.max_messages, self._limits.max_bytes, whole=self._idempotent
@@ -249,31 +254,35 @@ class Sender:
         shard: Shard | None
         if len(self._shards) >= _MOST_SHARDS:
             self._shards.clear()
-        if self._sharder is None:
+        spread = self._spread
+        if spread is None:
             shard = self._shards[stream] = shard_keys.single(stream)
+            self.shard_checks.unspread.append(stream)
         else:
-            number = self._number(self._sharder, stream, key, body)
+            number = spread.choose(stream, key, body)
             shard = self._shards.get((stream, number))
             if shard is not None:
                 return shard
-            shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
+            shard = shard_keys.numbered(stream, number)
+            self.shard_checks.use(stream, spread.number, spread.name)
+            self._shards[stream, number] = shard
         # Only for the first message to a shard, so that the others cost nothing.
         kept = (choices or {}).get("retention") or defaults.retention
         self._unbounded.check(stream, kept)
         return shard
 
-    @staticmethod
-    def _number(sharder: Sharder, stream: str, key: str | None, body: bytes) -> int:
-        try:
-            return sharder(stream, key, body)
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            # The exception's own text may quote the key or the payload.
-            raise ConfigurationError(
-                f"the sharder raised {type(error).__name__} for a message of stream "
-                f"{stream!r:.80}; fix it"
-            ) from error
+    def refused(self, stream: str) -> None:
+        """Record that a stream is spread in another way; its next message is compared.
+
+        Args:
+            stream: The stream's name.
+        """
+        for known in [each for each in self._shards if each[0] == stream]:
+            del self._shards[known]
+        spread = self._spread
+        if spread and any(one.shard.stream == stream for one in self._waiting):
+            # They were packed before, and are written when there is space.
+            self.shard_checks.use(stream, spread.number, spread.name)
 
     def put(self, request: SendRequest[Ticket]) -> Awaitable[None] | None:
         """Queue a message in its turn; return what to await first, if anything."""

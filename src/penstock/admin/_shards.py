@@ -1,0 +1,116 @@
+"""Shards of streams: reading and changing their records, and finding the shards."""
+
+from __future__ import annotations
+
+from penstock import _clock
+from penstock._core.messages import shard_keys, shard_record
+from penstock._core.protocol import commands, scripts
+from penstock._tasks.reading.shard_records import ShardRecords
+from penstock.admin._connection import AdminConnection
+from penstock.errors import CommandError, ConfigurationError
+from penstock.message import Shard
+from penstock.sharding import KeyHash, Sharder, ShardRecord, shard_count, sharder_name
+
+__all__ = ["ShardAdmin"]
+
+
+class ShardAdmin:
+    """The calls about the shards of streams.
+
+    Args:
+        connection: The connection.
+        search: Whether shards are looked for by name, and not by records.
+    """
+
+    def __init__(self, connection: AdminConnection, *, search: bool) -> None:
+        self._connection = connection
+        self._search = search
+
+    async def all(self, stream: str) -> list[Shard]:
+        """Return the shards of a stream that exist; its own key if there are none.
+
+        Raises:
+            ConfigurationError: The stream's name is invalid.
+            ServerError: See `AdminConnection.calls`.
+        """
+        shard_keys.single(stream)  # refuses invalid names
+        connection = self._connection
+        records = ShardRecords(
+            connection.calls, connection.on_event, search=self._search, create=False
+        )
+        return await records.watch(stream)
+
+    async def record(self, stream: str) -> ShardRecord | None:
+        """Return a stream's record; None if there is none."""
+        stored = await self._stored(stream)
+        return _load(stream, stored)
+
+    async def set_number(
+        self, stream: str, number: int, sharder: Sharder | str | None
+    ) -> ShardRecord:
+        """Record a number of shards, which may only grow; see `Admin.set_shards`."""
+        number = shard_count(number)
+        if sharder is not None and not isinstance(sharder, str):
+            sharder = sharder_name(sharder)
+        while True:
+            stored = await self._stored(stream)
+            before = _load(stream, stored)
+            name = _name(stream, before, number, sharder)
+            after = shard_record.dump(number, name, _clock.wall())
+            script = scripts.replace(shard_record.key(stream), stored or b"", after)
+            what = f"recording the shards of {stream!r}"
+            [replaced] = await self._connection.call_checked([script], what)
+            if replaced:
+                record = shard_record.load(after)
+                assert record is not None  # noqa: S101 - it was just written
+                return record
+
+    async def delete(self, stream: str) -> bool:
+        """Delete all shards of a stream, its own key and its record."""
+        keys = [shard.key for shard in await self.all(stream)]
+        keys += [shard_keys.single(stream).key, shard_record.key(stream)]
+        # Unlike DEL, UNLINK frees a large stream without blocking the server.
+        deleted = await self._connection.call_checked(
+            [commands.unlink(key) for key in dict.fromkeys(keys)],
+            f"UNLINK of {stream!r}",
+        )
+        return any(deleted[:-1])
+
+    async def _stored(self, stream: str) -> bytes | None:
+        command = commands.get(shard_record.key(stream))
+        what = f"GET of the shards of {stream!r}"
+        stored: bytes | None
+        [stored] = await self._connection.call_checked([command], what)
+        return stored
+
+
+def _load(stream: str, stored: bytes | None) -> ShardRecord | None:
+    try:
+        return shard_record.load(stored)
+    except ValueError:
+        key = shard_record.key(stream).decode("utf-8", "surrogateescape")
+        raise CommandError(
+            "GET",
+            "INVALID",
+            f"the key {key!a:.80} is no record of shards",
+            "delete it, and call admin.set_shards",
+        ) from None
+
+
+def _name(
+    stream: str, before: ShardRecord | None, number: int, sharder: str | None
+) -> str:
+    """Return the name of the sharder to record.
+
+    Raises:
+        ConfigurationError: The number shrinks.
+    """
+    if before is None:
+        return KeyHash.__name__ if sharder is None else sharder
+    if before.number is not None and number < before.number:
+        raise ConfigurationError(
+            f"stream {stream!r:.80} has {before.number} shards, and nobody would read "
+            f"the last ones if it had {number}; the number can only grow: send to "
+            f"another stream instead"
+        )
+    return before.sharder if sharder is None else sharder
