@@ -158,8 +158,8 @@ class Transaction(Generic[R]):
 
         Raises:
             ConfigurationError: The command is not possible in a transaction (it would
-                block, or affects the connection), an argument is invalid, or it is too
-                much for one transaction.
+                block, or affects the connection), the server would refuse its
+                arguments, or it is too much for one transaction.
             UsageError: It was called outside the block.
         """
         self._check("command()")
@@ -191,7 +191,8 @@ class Transaction(Generic[R]):
         Raises:
             TransactionFailed: The server refused it; nothing was applied.
             TransactionBroken: The server refused a command of it, and the commands
-                before that one are applied. The message goes to the dead letters.
+                before that one are applied and could not be undone. The message goes to
+                the dead letters.
             UsageError: The message was given another outcome in the block.
             ClosedError: The consumer has closed.
         """

@@ -39,7 +39,8 @@ def test_a_command_is_encoded_and_its_key_and_kind_are_known() -> None:
         (b"HINCRBY", b"h", b"f", b"-3"),
         (b"h",),
         "hash",
-        "field",
+        "hash-int",
+        "w",
         None,
     )
     [effect] = effects_of(("ZADD", "z", 0.1, "a\udc80"))
@@ -51,9 +52,10 @@ def test_a_message_is_an_xadd_to_its_shard() -> None:
     effects = Effects(b"own")
     effects.send(OUT, (b"msg", b"x"))
     words = (b"XADD", b"out:2", b"*", b"msg", b"x")
-    assert effects.all == [Effect(words, (b"out:2",), "stream", "", OUT)]
+    assert effects.all == [Effect(words, (b"out:2",), "stream", "", "a", OUT)]
     effects.send(OUT, (b"msg", b"x"), (b"MAXLEN", b"~", b"5"))
     assert effects.all[1].words == (*words[:2], b"MAXLEN", b"~", b"5", *words[2:])
+    assert effects.all[1].undo == "w"
 
 
 def test_keys_are_listed_once_in_the_order_of_their_use() -> None:
@@ -67,30 +69,28 @@ def test_keys_are_listed_once_in_the_order_of_their_use() -> None:
     assert effects.keys == [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
 
 
-def test_a_key_that_an_earlier_command_may_have_changed_is_not_checked() -> None:
-    kinds = [
-        (effect.kind, effect.counts)
-        for effect in effects_of(
-            ("INCR", "n"),
-            ("INCR", "n"),
-            ("HGET", "h", "f"),
-            ("HINCRBY", "h", "f", 1),
-            ("DEL", "n"),
-            ("INCR", "n"),
-            ("HSET", "h", "f", 0),
-            ("HINCRBY", "h", "f", 1),
-        )
-    ]
-    assert kinds == [
-        ("string", "value"),
-        ("string", "value"),
-        ("hash", ""),
-        ("hash", "field"),
-        ("", ""),
-        ("", ""),
-        ("hash", ""),
-        ("", ""),
-    ]
+def test_a_command_is_known_by_how_it_is_undone() -> None:
+    effects = Effects(b"own")
+    effects.command("GET", ["k"])
+    effects.command("SET", ["k", 1])
+    effects.command("XADD", ["s", "*", "f", "v"])
+    effects.command("XADD", ["s", "MAXLEN", 1, "*", "f", "v"])
+    effects.command("XADD", ["s", "ACKED", "*", "f", "v"])
+    effects.command("JSON.SET", ["j", "$", 1], keys="j")
+    effects.command("PUBLISH", ["channel", "x"], keys=())
+    assert "".join(effect.undo for effect in effects.all) == "rwawwwx"
+    assert [effect.check for effect in effects.all][-3:] == ["?", "unknown", "unknown"]
+
+
+def test_more_keys_of_a_known_command_can_be_named() -> None:
+    effects = Effects(b"own")
+    effects.command("SET", ["k", 1], keys=["k", "more"])
+    assert effects.keys == [b"k", b"more"]
+
+
+def test_set_needs_a_string_if_it_returns_it() -> None:
+    kinds = [e.kind for e in effects_of(("SET", "a", 1), ("SET", "b", 1, "get"))]
+    assert kinds == ["", "string"]
 
 
 class Colour(str, enum.Enum):  # noqa: UP042 - written as most programs have it
@@ -159,9 +159,9 @@ class Bare(enum.Enum):
         ("a.b c", ["v"], "not the name of a command"),
         ("S\u00c9T", ["v"], "not the name of a command"),
         (7, ["v"], "not the name of a command"),
-        ("HSET", ["k", "f"], "3 arguments or more, but got 2"),
-        ("LMOVE", ["k"], "2 arguments"),
-        ("DEL", [], "1 arguments"),
+        ("HSET", ["k", "f"], "can't have 2 arguments; call it as HSET key"),
+        ("LMOVE", ["k"], "call it as LMOVE key key"),
+        ("DEL", [], "can't have 0 arguments"),
         ("SET", ["k", True], "bool"),
         (
             "SET",
@@ -171,10 +171,10 @@ class Bare(enum.Enum):
         ("SET", ["k", None], "NoneType"),
         ("SET", ["k", "\ud800"], "lone surrogate"),
         ("ZADD", ["k", float("nan"), "m"], "finite"),
-        ("INCRBY", ["k", "x"], "a whole number"),
+        ("INCRBY", ["k", "x"], "2 of INCRBY must be a whole number"),
         ("INCRBY", ["k", 1.5], "a whole number"),
         ("HINCRBY", ["k", "f", 2**63], "a whole number"),
-        ("INCRBYFLOAT", ["k", "x"], "a number"),
+        ("INCRBYFLOAT", ["k", "x"], "a finite number"),
         ("DEL", ["own"], "delete its consumer group"),
         ("RENAME", ["a", "own"], "keys="),
     ],
@@ -238,8 +238,8 @@ def test_the_script_is_given_keys_facts_and_commands() -> None:
     assert rest == [
         *(3, b"own", b"dead", b"n"),
         *("g", b"1-1", b"dead-letter", 2, 2, 3, b"MAXLEN", b"~", 5, b"a", b"b"),
-        *(2, "string", "value", b"INCR", b"n"),
-        *(3, "", "", b"SET", b"n", b"1"),
+        *(2, "string", "int", "w3", b"INCR", b"n"),
+        *(3, "", "", "w3", b"SET", b"n", b"1"),
     ]
     assert words(whole=True)[0] == b"EVAL"
     assert words(whole=True)[2:] == rest

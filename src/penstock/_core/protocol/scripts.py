@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from penstock._core.protocol.commands import Command, Word
-from penstock._core.protocol.transactions import SCRIPT, SCRIPT_SHA, Effects
+from penstock._core.protocol.transaction_script import SCRIPT, SCRIPT_SHA
+from penstock._core.protocol.transactions import Effects
 
 __all__ = [
     "ADD_ONCE",
@@ -229,9 +230,9 @@ def apply(
 
     This is a script so that no other command runs in between, and so that it can be
     sent again when its reply was lost. It does not matter for which consumer the
-    message is pending. The script checks all commands before it runs the first one. A
-    command that fails nevertheless ends the script. If that is the first command,
-    nothing has happened. If it is a later one, the message is acknowledged as well and
+    message is pending. The script checks all commands before it runs the first one. If
+    one fails nevertheless, the commands before it are undone, as far as the script has
+    saved what they changed. Where it could not, the message is acknowledged as well and
     copied to the dead letters, since running the earlier commands again would be worse.
 
     `transactions.read` reads the reply.
@@ -254,8 +255,11 @@ def apply(
     otherwise = b"dead-letter" if dead is not None else b"drop" if drop else b"leave"
     keys = [key, dead or key, *effects.keys]
     words: list[Word] = []
+    numbers = {key: str(at) for at, key in enumerate(effects.keys, 3)}
     for effect in effects.all:
-        words += (len(effect.words), effect.kind, effect.counts, *effect.words)
+        undo = ",".join([numbers[key] for key in effect.keys])
+        words += (len(effect.words), effect.kind, effect.check, effect.undo + undo)
+        words += effect.words
     script = (b"EVAL", SCRIPT) if whole else (b"EVALSHA", SCRIPT_SHA)
     facts = (group, id, otherwise, len(behind), reason, len(trim))
     return (*script, len(keys), *keys, *facts, *trim, *behind, *words)

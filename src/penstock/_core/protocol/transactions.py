@@ -2,19 +2,26 @@
 
 Redis does not undo what a script did before one of its commands failed. So everything
 that can be checked in advance is checked in advance. This module checks whether a
-command is allowed in a script at all, has its arguments, and fits. The script
-(`SCRIPT`) checks whether the keys are of the right type, whether the fields to be
-incremented are numbers, and whether the user has the permission.
+command is allowed in a script at all, has arguments that the server accepts, and fits.
+The script (`SCRIPT`) checks the keys and their values, and whether the user has the
+permission.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from hashlib import sha1
 from typing import Any, Final, NamedTuple
 
+from penstock._core.protocol.command_shapes import SHAPES
+from penstock._core.protocol.key_changes import (
+    UNKNOWN,
+    KeyChanges,
+    is_read,
+    value_check,
+)
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
+from penstock._core.protocol.transaction_script import SCRIPT, SCRIPT_SHA
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId, Shard
 
@@ -37,49 +44,6 @@ _BYTES: Final = 16 * 1024 * 1024
 # A word costs more than its bytes, and a request has at most a million words.
 _PER_WORD: Final = 32
 
-# By the type that each command needs at its first key. The number after a command is
-# the least number of its arguments.
-_KNOWN: Final = {
-    "hash": "HSET:3 HSETNX:3 HMSET:3 HDEL:2 HINCRBY:3 HINCRBYFLOAT:3 HGET:2 HMGET:2 "
-    "HGETALL:1 HLEN:1 HEXISTS:2 HKEYS:1 HVALS:1",
-    "list": "LPUSH:2 RPUSH:2 LPUSHX:2 RPUSHX:2 LPOP:1 RPOP:1 LREM:3 LSET:3 LTRIM:3 "
-    "LINSERT:4 LLEN:1 LRANGE:3 LINDEX:2",
-    "set": "SADD:2 SREM:2 SPOP:1 SCARD:1 SISMEMBER:2 SMEMBERS:1",
-    "zset": "ZADD:3 ZINCRBY:3 ZREM:2 ZREMRANGEBYRANK:3 ZREMRANGEBYSCORE:3 "
-    "ZREMRANGEBYLEX:3 ZPOPMIN:1 ZPOPMAX:1 ZSCORE:2 ZCARD:1 ZRANGE:3 GEOADD:4",
-    "string": "INCR:1 INCRBY:2 INCRBYFLOAT:2 DECR:1 DECRBY:2 APPEND:2 SETRANGE:3 "
-    "SETBIT:3 GET:1 GETDEL:1 GETSET:2 STRLEN:1 PFADD:1",
-    "stream": "XADD:4 XDEL:2 XTRIM:3 XLEN:1",
-    "": "SET:2 SETNX:2 SETEX:3 PSETEX:3 EXPIRE:2 PEXPIRE:2 EXPIREAT:2 PEXPIREAT:2 "
-    "PERSIST:1 TYPE:1 TTL:1 PTTL:1",
-}
-_KIND: Final = {
-    name: (kind, int(least))
-    for kind, commands in _KNOWN.items()
-    for name, least in (command.split(":") for command in commands.split())
-}
-# Commands of which all arguments are keys, and those of which the first two are.
-_ALL_KEYS: Final = frozenset(("DEL", "UNLINK", "EXISTS"))
-_TWO_KEYS: Final = {"LMOVE": "list", "RPOPLPUSH": "list", "SMOVE": "set"}
-# Commands that leave the types and numbers at keys as they are.
-_HARMLESS: Final = (
-    "HGET HMGET HGETALL HLEN HEXISTS HKEYS HVALS LLEN LRANGE LINDEX SCARD SISMEMBER "
-    "SMEMBERS ZSCORE ZCARD ZRANGE GET STRLEN XLEN EXISTS TYPE TTL PTTL EXPIRE PEXPIRE "
-    "EXPIREAT PEXPIREAT PERSIST XADD"
-)
-_KEEPS: Final = frozenset(_HARMLESS.split())
-# Commands that increment a value, and what they increment.
-_COUNTS: Final = {
-    "HINCRBY": "field",
-    "INCR": "value",
-    "INCRBY": "value",
-    "DECR": "value",
-    "DECRBY": "value",
-}
-# Commands whose last argument is an integer, and those with any number there.
-_WHOLE: Final = frozenset(("HINCRBY", "INCRBY", "DECRBY"))
-_NUMBER: Final = frozenset(("HINCRBYFLOAT", "INCRBYFLOAT"))
-
 _WHY_NOT: Final = {
     "transactions and scripts can't be nested": "MULTI EXEC DISCARD WATCH UNWATCH EVAL "
     "EVAL_RO EVALSHA EVALSHA_RO FCALL FCALL_RO SCRIPT FUNCTION",
@@ -95,87 +59,6 @@ _REFUSED: Final = {
     name: why for why, names in _WHY_NOT.items() for name in names.split()
 }
 
-# `scripts.apply`, which sends the arguments, explains them. `plain` turns the error
-# texts of Redis 6.2 into those of later versions.
-SCRIPT: Final = b"""
-local key, group, id = KEYS[1], ARGV[1], ARGV[2]
-local otherwise, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local trims = tonumber(ARGV[6])
-local function plain(err)
-  err = string.gsub(string.gsub(err, '^@user_script: ?%d*: ?%-?', ''), '%s+$', '')
-  return (string.gsub(err, '^The user executing', 'NOPERM %0'))
-end
-local found = redis.pcall('XPENDING', key, group, id, id, 1)
-if found.err then return {'refused', 0, plain(found.err), 0} end
-if #found == 0 then return {'already'} end
-local function may_not(...)
-  if not redis.acl_check_cmd then return nil end
-  local known, may = pcall(redis.acl_check_cmd, ...)
-  if not known then return 'ERR unknown command ' .. select(1, ...) end
-  if not may then return 'NOPERM this user may not run ' .. select(1, ...) end
-end
-local refused = may_not('XACK', key, group, id)
-if refused then return {'refused', 0, refused, 0} end
-local effects, at = {}, 7 + trims + behind
-while at <= #ARGV do
-  local words, last = {}, at + 2 + tonumber(ARGV[at])
-  for i = at + 3, last do words[#words + 1] = ARGV[i] end
-  effects[#effects + 1] = words
-  local kind, counts, why = ARGV[at + 1], ARGV[at + 2], nil
-  if kind ~= '' then
-    local is = redis.pcall('TYPE', words[2])
-    if is.ok and is.ok ~= 'none' and is.ok ~= kind then
-      why = 'WRONGTYPE ' .. words[1] .. ' is for a ' .. kind .. ', not a ' .. is.ok
-    end
-  end
-  if counts ~= '' and not why then
-    local is
-    if counts == 'field' then is = redis.pcall('HGET', words[2], words[3])
-    else is = redis.pcall('GET', words[2]) end
-    if type(is) == 'string' and not string.match(is, '^%-?%d+$') then
-      why = 'ERR ' .. words[1] .. ' is for a whole number, and that is none'
-    end
-  end
-  why = why or may_not(unpack(words))
-  if why then return {'refused', #effects, why, 0} end
-  at = last + 1
-end
-local done = {'applied'}
-for number, words in ipairs(effects) do
-  local reply = redis.pcall(unpack(words))
-  if type(reply) == 'table' and reply.err then
-    local settled = 0
-    if number > 1 and otherwise ~= 'leave' then
-      local fields = {}
-      if otherwise == 'dead-letter' then
-        local entry = redis.pcall('XRANGE', key, id, id)[1]
-        if entry then
-          local why = 'its transaction broke: ' .. words[1] .. ', ' .. number .. ' of '
-            .. #effects .. ', was refused: ' .. string.sub(plain(reply.err), 1, 500)
-          fields = entry[2]
-          for i = 1, behind do
-            fields[#fields + 1] = i == reason and why or ARGV[6 + trims + i]
-          end
-        end
-        if #fields > 0 and #fields < 7000 then
-          table.insert(fields, 1, '*')
-          for i = trims, 1, -1 do table.insert(fields, 1, ARGV[6 + i]) end
-          local copy = redis.pcall('XADD', KEYS[2], unpack(fields))
-          if type(copy) == 'string' then settled = 1 end
-        end
-      else settled = 1 end
-      if settled == 1 then redis.pcall('XACK', key, group, id) end
-    end
-    return {'broken', number, plain(reply.err), settled}
-  end
-  done[number + 1] = reply
-end
-local acked = redis.pcall('XACK', key, group, id)
-if type(acked) == 'table' then return {'broken', #effects + 1, plain(acked.err), 0} end
-return done
-"""
-SCRIPT_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()
-
 
 class Effect(NamedTuple):
     """One command of a transaction.
@@ -184,14 +67,18 @@ class Effect(NamedTuple):
         words: The command.
         keys: The keys among the words.
         kind: The type that the first key must have if it exists; empty for any type.
-        counts: `field` or `value` where that must be an integer; empty if neither must.
+        check: What else the script has to check; empty for nothing. The script has the
+            list.
+        undo: How the command is undone: `r` if it changes nothing, `a` if it appends
+            an entry to a stream, `w` by what its keys had before, `x` if it can't be.
         shard: The shard to which a sent message goes; None for other commands.
     """
 
     words: tuple[bytes, ...]
     keys: tuple[bytes, ...]
     kind: str = ""
-    counts: str = ""
+    check: str = ""
+    undo: str = "w"
     shard: Shard | None = None
 
 
@@ -206,9 +93,7 @@ class Effects:
         self._own_stream = own
         self.all: list[Effect] = []
         self._size = 0
-        # Keys whose type and value at the time of a command can't be known in advance,
-        # because an earlier command of the transaction may change them.
-        self._touched: set[bytes] = set()
+        self._changes = KeyChanges()
 
     def send(
         self, shard: Shard, fields: Sequence[bytes], trim: Iterable[bytes] = ()
@@ -224,7 +109,9 @@ class Effects:
             ConfigurationError: The message or the transaction is too large.
         """
         words = (b"XADD", shard.key, *trim, b"*", *fields)
-        self._add(Effect(words, (shard.key,), "stream", shard=shard), "this message")
+        undo = "w" if words[2] != b"*" else "a"
+        effect = Effect(words, (shard.key,), "stream", undo=undo, shard=shard)
+        self._add(effect, "this message")
 
     def command(
         self,
@@ -246,18 +133,8 @@ class Effects:
                 f"{upper} can't be in a transaction: {_REFUSED[upper]}; leave it out"
             )
         words = tuple(_word(arg, upper) for arg in args)
-        kind, least = _KIND.get(upper, (_TWO_KEYS.get(upper, ""), 1))
-        if upper in _TWO_KEYS:
-            least = 2
-        if len(words) < least:
-            raise ConfigurationError(
-                f"{upper} takes {least} arguments or more, but got {len(words)}"
-            )
-        _check_numbers(upper, words)
-        found = _keys(upper, words, keys)
-        self._protect_own_stream(upper, kind, found)
-        counts = _COUNTS.get(upper, "")
-        effect = Effect((upper.encode(), *words), found, kind, counts)
+        effect = _effect(upper, words, keys)
+        self._protect_own_stream(upper, effect.kind, effect.keys)
         self._add(effect, upper)
 
     def _protect_own_stream(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
@@ -281,10 +158,12 @@ class Effects:
                 f"bytes are allowed; split the work into several messages"
             )
         self._size += size
-        if self._touched.intersection(effect.keys):
-            effect = effect._replace(kind="", counts="")
-        elif not effect.counts and effect.words[0].decode() not in _KEEPS:
-            self._touched.update(effect.keys)
+        name, *args = effect.words
+        call = (name.decode(), effect.kind, args, effect.check, effect.keys)
+        kind, check = self._changes.judge(*call)
+        self._changes.record(*call)
+        if (kind, check) != (effect.kind, effect.check):
+            effect = effect._replace(kind=kind, check=check)
         self.all.append(effect)
 
     @property
@@ -333,39 +212,36 @@ def _word(value: object, command: str) -> bytes:
     return plain.__repr__(value).encode()
 
 
-def _check_numbers(name: str, words: Sequence[bytes]) -> None:
-    """Check numbers in advance that the server would refuse only within the script."""
-    if name not in _WHOLE and name not in _NUMBER:
-        return
-    kind = int if name in _WHOLE else float
-    try:
-        number = kind(words[-1])
-    except ValueError:
-        number = math.nan
-    if math.isnan(number) or (name in _WHOLE and not -(2**63) <= number < 2**63):
-        raise ConfigurationError(
-            f"the last argument of {name} must be "
-            f"{'a whole' if name in _WHOLE else 'a'} number"
-        )
+def _effect(
+    name: str, words: tuple[bytes, ...], given: Iterable[str | bytes] | None
+) -> Effect:
+    """Return a command with what has to be checked of it.
 
-
-def _keys(
-    name: str, words: Sequence[bytes], given: Iterable[str | bytes] | None
-) -> tuple[bytes, ...]:
-    if given is not None:
-        if isinstance(given, str | bytes):
-            given = (given,)
-        return tuple(_word(key, name) for key in given)
-    if name in _KIND:
-        return (words[0],)
-    if name in _TWO_KEYS:
-        return tuple(words[:2])
-    if name in _ALL_KEYS:
-        return tuple(words)
-    raise ConfigurationError(
-        f"Penstock does not know which arguments of {name} are keys; name them: "
-        f"tx.command({name!r}, ..., keys=['...'])"
-    )
+    Raises:
+        ConfigurationError: The server would refuse its arguments, or its keys are not
+            known.
+    """
+    if isinstance(given, str | bytes):
+        given = (given,)
+    keys = tuple(_word(key, name) for key in given or ())
+    shape, command = SHAPES.get(name), (name.encode(), *words)
+    if shape is None:
+        if given is None:
+            raise ConfigurationError(
+                f"Penstock does not know which arguments of {name} are keys; name "
+                f"them: tx.command({name!r}, ..., keys=['...'])"
+            )
+        return Effect(command, keys, check=UNKNOWN, undo="w" if keys else "x")
+    checked = shape.check(words)
+    kind = shape.kind
+    if name == "SET" and b"GET" in checked.options:
+        kind = "string"
+    check = value_check(name, words, checked)
+    undo = "r" if is_read(name) else "w"
+    if name == "XADD" and checked.sure and b"TRIM" not in checked.options:
+        undo = "a"
+    keys = tuple(dict.fromkeys((*shape.keys(words), *keys)))
+    return Effect(command, keys, kind, check, undo)
 
 
 class CommandFailure(NamedTuple):
