@@ -128,19 +128,35 @@ _ODD: Final[tuple[Call, ...]] = (
     ("XTRIM", "stream", "0"),
 )
 STATE: Final = """
-local prefix, all = ARGV[1], ''
-local names = redis.call('KEYS', prefix .. ':*')
-table.sort(names)
-for _, name in ipairs(names) do
-  local kind = redis.call('TYPE', name).ok
-  local has = nil
-  if kind == 'stream' then has = cjson.encode(redis.call('XRANGE', name, '-', '+'))
-  else has = redis.call('DUMP', name) end
-  local ttl = redis.call('PTTL', name)
-  if ttl > 0 then ttl = 1 end
-  all = all .. name .. kind .. has .. ttl
+local function sorted(members)
+  table.sort(members)
+  return members
 end
-return redis.sha1hex(all)
+local function pairs_of(flat)
+  local all = {}
+  for i = 1, #flat, 2 do all[#all + 1] = flat[i] .. '=' .. flat[i + 1] end
+  return sorted(all)
+end
+-- What DUMP returns depends on the order in which a set or hash was filled.
+local read = {
+  hash = function(name) return pairs_of(redis.call('HGETALL', name)) end,
+  list = function(name) return redis.call('LRANGE', name, 0, -1) end,
+  set = function(name) return sorted(redis.call('SMEMBERS', name)) end,
+  string = function(name) return {redis.call('GET', name)} end,
+  zset = function(name)
+    return pairs_of(redis.call('ZRANGE', name, 0, -1, 'WITHSCORES'))
+  end,
+  stream = function(name)
+    return {cjson.encode(redis.call('XRANGE', name, '-', '+'))}
+  end,
+}
+local all = {}
+for _, name in ipairs(sorted(redis.call('KEYS', ARGV[1] .. ':*'))) do
+  local kind = redis.call('TYPE', name).ok
+  local lasts = redis.call('PTTL', name) < 0 and 'lasts' or 'ends'
+  all[#all + 1] = name .. kind .. lasts .. table.concat(read[kind](name), ',')
+end
+return redis.sha1hex(table.concat(all, ';'))
 """
 """A script that returns a hash of what the keys with a prefix have."""
 
