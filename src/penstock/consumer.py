@@ -293,7 +293,9 @@ class Consumer(Openable[Session[T]], Generic[T]):
             commit_max_pending=commit.max_pending,
             commit_delay=seconds(commit.delay, "Commit(delay)"),
             lease=seconds(claim.idle, "Claim(idle)"),
-            claim_interval=seconds(claim.interval, "Claim(interval)"),
+            claim_interval=None
+            if claim.interval is None
+            else seconds(claim.interval, "Claim(interval)"),
             retry=retry_of(retry, mode, policy),
             dead_letter_policy=dead_letter_policy,
             dead_letters=dead_stream,

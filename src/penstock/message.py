@@ -23,6 +23,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 _U64_MAX: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# In milliseconds this is the year 3,170,843; in nanoseconds, a day of 1973.
+_NANOSECONDS: Final = 10**17
 # ASCII only: `\d` and int() would also accept the digits of other scripts.
 _ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
@@ -91,10 +93,14 @@ class EntryId:
     def timestamp(self) -> datetime:
         """The id's time, as an aware datetime in UTC.
 
+        An id of 10**17 or more counts nanoseconds, as SeaStreamer's may.
+
         Raises:
             OverflowError: The id was chosen by its sender, and lies beyond the year
                 9999.
         """
+        if self.ms >= _NANOSECONDS:
+            return _EPOCH + timedelta(microseconds=self.ms // 1000)
         return _EPOCH + timedelta(milliseconds=self.ms)
 
     def next(self) -> EntryId:

@@ -260,14 +260,15 @@ class Claim:
             idle that long. Use the same value for all consumers of a group.
         interval: Seconds between two searches for such entries, plus or minus a
             quarter; default half the lease, and 30 at most. Entries that are released
-            on closing are found at once.
+            on closing are found at once. None: this consumer never takes entries over,
+            and reads again only what a consumer of its own name had.
 
     Raises:
         ConfigurationError: A duration is not above 0.
     """
 
     idle: Duration = 60.0
-    interval: Duration = _HALF_THE_LEASE
+    interval: Duration | None = _HALF_THE_LEASE
 
     def __post_init__(self) -> None:
         idle = seconds(self.idle, "Claim(idle)", zero=False)
@@ -275,7 +276,8 @@ class Claim:
         if interval is _HALF_THE_LEASE:
             interval = min(idle / 2, _LONGEST_INTERVAL)
         object.__setattr__(self, "idle", idle)
-        interval = seconds(interval, "Claim(interval)", zero=False)
+        if interval is not None:
+            interval = seconds(interval, "Claim(interval)", zero=False)
         object.__setattr__(self, "interval", interval)
 
 

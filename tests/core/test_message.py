@@ -183,7 +183,14 @@ def test_a_timestamp_is_exact_to_the_millisecond_up_to_the_year_9999(ms: int) ->
 
 def test_a_time_beyond_the_year_9999_overflows() -> None:
     with pytest.raises(OverflowError):
-        _ = EntryId.MAX.timestamp
+        _ = EntryId(10**17 - 1).timestamp
+
+
+def test_a_large_id_counts_nanoseconds() -> None:
+    moment = datetime(2023, 3, 8, 13, 3, 15, 282_123, tzinfo=UTC)
+    assert EntryId(1_678_280_595_282_123_999, 1).timestamp == moment
+    assert EntryId(10**17).timestamp == datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)
+    assert EntryId.MAX.timestamp.year == 2554
 
 
 def test_an_id_cannot_be_changed() -> None:

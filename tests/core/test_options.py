@@ -92,6 +92,9 @@ def test_an_invalid_duration_is_refused_with_the_name_of_its_option(
         Prefetch(max_wait=duration)
     with pytest.raises(ConfigurationError, match=r"^Claim\(idle\)="):
         Claim(idle=duration)
+    if duration is None:
+        assert Claim(interval=None).interval is None
+        return
     with pytest.raises(ConfigurationError, match=r"^Claim\(interval\)="):
         Claim(interval=duration)
 

@@ -73,7 +73,7 @@ class ConsumerConfig(Generic[T]):
     commit_max_pending: int
     commit_delay: float
     lease: float
-    claim_interval: float
+    claim_interval: float | None
     retry: Retry | None
     dead_letter_policy: DeadLetters | None
     dead_letters: str

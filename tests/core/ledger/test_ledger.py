@@ -9,6 +9,7 @@ from weakref import ref
 import pytest
 
 from penstock._core.ledger.entry import Entry, move, move_all
+from penstock._core.ledger.failure_policy import RetryAt
 from penstock._core.ledger.states import TRANSITIONS, IllegalTransition, State
 from penstock._core.protocol.replies import RawEntry
 from support.ledger import (
@@ -561,6 +562,24 @@ def test_an_entry_that_is_redelivered_after_its_lease_runs_again() -> None:
     new = ledger.start_next()
     assert new is not old
     assert new.id == old.id
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_outcome_after_the_entry_was_redelivered_is_late(*, refused: bool) -> None:
+    ledger = SpyLedger(lease=30.0)
+    old = left_unsettled(ledger, 1)
+    assert not ledger.is_lost(old)
+    ledger.read(1, now=100.0)
+    new = ledger.start_next()
+    assert ledger.is_lost(old)
+    if refused:
+        assert ledger.refuse(old, RetryAt(1.0, due=101.0), ())
+    else:
+        assert ledger.ack(old)
+    assert old.state is State.LOST
+    assert ledger.counters.late == 1
+    assert new.state is State.RUNNING
+    assert not ledger.acks.to_send()
 
 
 def test_leases_are_renewed_after_a_third_except_for_unsettled_entries() -> None:

@@ -141,6 +141,7 @@ def test_an_unsettled_entry_accepts_an_ack_that_is_not_sent() -> None:
     assert ledger.stream_recreated(A) == [raw(3)]
     assert state_of(old) is State.UNSETTLED
     assert ledger.ack(old)
+    assert ledger.counters.late == 1
     assert not ledger.acks.to_send()
     assert ledger.acks.uncommitted == 0
 

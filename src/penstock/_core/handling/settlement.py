@@ -15,7 +15,7 @@ from penstock._core.ledger.failure_policy import (
     Stopped,
 )
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.states import ACKED, LOST, RELEASED
+from penstock._core.ledger.states import ACKED, RELEASED
 from penstock._core.messages import envelope
 from penstock._core.messages.decoding import Decoder, undecodable
 from penstock._core.messages.envelope import PAYLOAD
@@ -242,7 +242,7 @@ class Settler(Decoder[T]):
 
     def lost(self, entry: Entry) -> bool:
         """Return whether this delivery of an entry no longer counts."""
-        return entry.state is LOST
+        return self._ledger.is_lost(entry)
 
     def lease_left(self, entry: Entry) -> float:
         """Return the seconds until other consumers may claim an entry."""

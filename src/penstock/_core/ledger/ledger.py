@@ -35,6 +35,7 @@ from penstock._core.ledger.states import (
     APPLY,
     FAILED,
     FINISHED,
+    LOSE,
     LOST,
     NACK,
     PUT_BACK,
@@ -205,8 +206,8 @@ class Ledger:
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was released before.
 
-        Acknowledging an entry again is no event and changes nothing. Neither does
-        acknowledging one that belongs to another consumer, or was delivered again.
+        Acknowledging an entry again is no event and changes nothing. Acknowledging one
+        that belongs to another consumer, or was delivered again, comes too late.
         """
         if entry.state in ACKED:
             return True
@@ -215,9 +216,23 @@ class Ledger:
             return True
         if entry.state is RELEASED or (entry.state is UNSETTLED and self.closed):
             return False
-        if entry.state is not UNSETTLED or self._still_counts(entry):
+        if entry.state is UNSETTLED and self.is_lost(entry):
+            move(entry, LOSE)
+            self.counters.late += 1
+        elif entry.state is not UNSETTLED or self._still_counts(entry):
             self.acks.settle(entry, ACK)
         return True
+
+    def is_lost(self, entry: Entry) -> bool:
+        """Return whether this delivery of an entry no longer counts.
+
+        An entry that is left unsettled leaves the ledger with its lease. It still
+        counts until it is delivered again.
+        """
+        if entry.state is not UNSETTLED:
+            return entry.state is LOST
+        state = entry.shard_state
+        return state.replaced or state.entries.get(entry.id, entry) is not entry
 
     def applied(self, entry: Entry) -> bool:
         """Remove an entry that a transaction has acknowledged, or found to be so.
@@ -233,14 +248,15 @@ class Ledger:
         return True
 
     def _still_counts(self, entry: Entry) -> bool:
-        """Return whether an unsettled entry is the latest delivery of its id.
+        """Return whether to acknowledge an unsettled entry that is not lost.
 
-        It may have left the ledger with its lease, and have been delivered again.
+        It may have left the ledger with its lease.
         """
         state = entry.shard_state
-        if state.replaced or entry.id in state.deleted_in_flight:
+        if entry.id in state.deleted_in_flight:
             return False
-        return state.entries.setdefault(entry.id, entry) is entry
+        state.entries.setdefault(entry.id, entry)
+        return True
 
     def refuse(
         self, entry: Entry, disposition: Disposition, fields: Sequence[bytes]
@@ -262,10 +278,12 @@ class Ledger:
         if entry.state is RUNNING:
             move(entry, NACK)
             entry.disposition = disposition
-        elif entry.state is LOST:
-            self.counters.late += 1
-        elif entry.state is RELEASED or self.closed:
+        elif entry.state is RELEASED or (entry.state is not LOST and self.closed):
             return False
+        elif self.is_lost(entry):
+            if entry.state is UNSETTLED:
+                move(entry, LOSE)
+            self.counters.late += 1
         elif entry.shard_state.entries.get(entry.id) is entry:
             entry.fields, entry.disposition = fields, disposition
             self.retries.apply(entry, disposition)

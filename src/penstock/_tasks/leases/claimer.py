@@ -44,6 +44,8 @@ _PROBES: Final = 16
 # The most seconds between two searches if notifications of released entries can't be
 # received.
 _SEARCH_EVERY: Final = 0.9
+# The seconds between two looks for dead consumers where nothing is searched for.
+_REAP_EVERY: Final = 30.0
 # The least seconds between two searches, however many notifications arrive.
 _LEAST_PAUSE: Final = 0.1
 
@@ -89,7 +91,8 @@ class Claimer(StoppableTask):
         waiters: Are notified of new entries.
         claims: Claims the consumer's own entries.
         cursors: The positions in the shards to search.
-        interval: The seconds between two searches.
+        interval: The seconds between two searches; None for no searches: nothing is
+            claimed, and dead consumers are removed all the same.
         on_event: Receives claims and refusals.
     """
 
@@ -102,7 +105,7 @@ class Claimer(StoppableTask):
         waiters: Waiters,
         claims: OwnClaims,
         cursors: SlotCursors,
-        interval: float,
+        interval: float | None,
         on_event: OnEvent,
     ) -> None:
         super().__init__()
@@ -115,7 +118,8 @@ class Claimer(StoppableTask):
         self._slot_cursors = cursors
         # The seconds of idle time after which an entry may be claimed.
         self._lease = ledger.leases.terms.seconds
-        self._interval = interval
+        self._searches = interval is not None
+        self._interval = _REAP_EVERY if interval is None else interval
         self._on_event = on_event
         self._report = ShardReporter(claims.member.group, on_event).report
         # The id at which the next search of each shard begins. A search may end before
@@ -170,7 +174,7 @@ class Claimer(StoppableTask):
         try:
             await self._listen()
             self._cut_short = self._unfinished = False
-            for position in self._slot_cursors.positions:
+            for position in self._slot_cursors.positions if self._searches else ():
                 # The reader recovers this consumer's own pending entries. If both read
                 # them, they would count as delivered twice.
                 if not position.recovering and position.broken is None:
