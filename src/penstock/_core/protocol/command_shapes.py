@@ -299,9 +299,8 @@ class _Reading:
             self._options(item[1:-1].split())
         elif item == "<trim>":
             self._trim()
-        elif item[0] == "[":
-            if left:
-                self._argument(item[1:-1])
+        elif item[0] == "[":  # without it, the call is a usual one
+            self._argument(item[1:-1])
         elif item[0] == "(":
             names = item[1:-2].split()
             if left % len(names) or (not left and item[-1] == "+"):
