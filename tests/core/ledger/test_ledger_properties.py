@@ -390,7 +390,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.the_reader_is_woken_for_idle_workers()
 
     def ask_claim_budget(self) -> None:
+        probes = self.ledger._ready_queue.probes()
         claim_budget = self.ledger.flow.claim_budget(self.now)
+        if not probes:
+            # The reader is woken by what should wait now.
+            self.aim = self.prefetch_window.aim(self.idle_workers)
         assert 0 <= claim_budget <= self.max_messages
         assert (
             claim_budget == 0
@@ -837,13 +841,19 @@ class LedgerMachine(RuleBasedStateMachine):
             return  # it was put back or postponed, so no user has it
         accepted = self._check_committer_woken(lambda: self.ledger.ack(entry))
         assert accepted == (copy.state is not State.RELEASED)
+        if self._is_superseded(copy):
+            copy.state = State.LOST
         self.counts["late"] += copy.state is State.LOST
-        superseded = copy.state is State.UNSETTLED and (
-            # A later delivery counts, or the id is acknowledged as a deleted one.
-            self.others_of_id(copy) or copy.id in self.deleted_in_flight(copy.shard)
-        )
-        if copy.state in {State.RUNNING, State.UNSETTLED} and not superseded:
+        # Its id may be acknowledged already, as a deleted one.
+        is_deleted = copy.id in self.deleted_in_flight(copy.shard)
+        if copy.state is State.RUNNING or (
+            copy.state is State.UNSETTLED and not is_deleted
+        ):
             copy.state, copy.left_ledger = State.TO_ACK, False
+
+    def _is_superseded(self, copy: Copy) -> bool:
+        """Return whether a copy was left unsettled and a later delivery counts."""
+        return copy.state is State.UNSETTLED and bool(self.others_of_id(copy))
 
     def transact(self, number: int) -> None:
         """Acknowledge by a transaction, early or late."""
@@ -881,6 +891,8 @@ class LedgerMachine(RuleBasedStateMachine):
             lambda: self.ledger.refuse(entry, disposition, copy.fields)
         )
         assert accepted == (copy.state is not State.RELEASED)
+        if self._is_superseded(copy):
+            copy.state = State.LOST
         self.counts["late"] += copy.state is State.LOST
         if copy.state is State.RUNNING:
             copy.state, copy.disposition = State.FAILED, disposition
