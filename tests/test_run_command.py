@@ -597,6 +597,11 @@ def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
             "is of type int and not a Router",
         ),
         ("support.run_app:empty", ["--workers", "3"], "this router has no handlers"),
+        (
+            "support.run_app:ordered",
+            ["--workers", "2"],
+            "ordering='key', which holds within one process: 2 workers would",
+        ),
         ("support.run_app", ["--url", "http://localhost"], "scheme 'http'"),
         ("support.run_app", ["--workers", "0"], "--workers"),
         (

@@ -204,6 +204,26 @@ class Router:
         self._check_idle()
         self._registry.include(other._registry)
 
+    def check_workers(self, workers: int) -> None:
+        """Check that the handlers can run in several processes at once.
+
+        `penstock run --workers` does so before it starts. With `ordering="key"` or
+        `"shard"`, messages are handled in order within one process only.
+
+        Args:
+            workers: The number of processes that run this router.
+
+        Raises:
+            ConfigurationError: A handler of a group has an ordering, and there is more
+                than one process.
+
+        Example:
+            ```python
+            router.check_workers(int(os.environ.get("WEB_CONCURRENCY", "1")))
+            ```
+        """
+        self._registry.check_workers(workers)
+
     def _check_idle(self) -> None:
         if self._consumer_set is not None:
             raise UsageError("this router is running; add handlers before it runs")

@@ -860,3 +860,23 @@ def test_an_included_router_accepts_no_more_handlers() -> None:
     with pytest.raises(UsageError, match="included in another one"):
         theirs.handler("others", group="g")(ignore)
     Router().include(theirs)  # another router may include it too
+
+
+@pytest.mark.parametrize("ordering", ["key", "shard"])
+def test_an_order_within_a_group_is_refused_for_several_workers(ordering: str) -> None:
+    router, anywhere = Router(), Router()
+
+    @router.handler("orders", group="billing", ordering=ordering)
+    async def charge(message: Message[bytes]) -> None:
+        """Do nothing."""
+
+    # Without a group each worker handles all messages, in order.
+    @anywhere.handler("orders", ordering=ordering)
+    async def count(message: Message[bytes]) -> None:
+        """Do nothing."""
+
+    router.check_workers(1)
+    anywhere.check_workers(4)
+    with pytest.raises(ConfigurationError, match=r"charge.*has ordering=") as caught:
+        router.check_workers(2)
+    assert "run one worker" in str(caught.value)

@@ -25,6 +25,7 @@ while _gate and not Path(_gate).exists():  # a slow import
 router = Router(close_timeout=60)
 deep = SimpleNamespace(er=router)
 empty = Router()
+ordered = Router()
 number = 5
 
 
@@ -55,3 +56,9 @@ async def note(message: Message[bytes]) -> None:
 def write(line: bytes) -> None:
     """Append a line by one write, so that several processes can share the file."""
     os.write(_journal, line + b"\n")
+
+
+@ordered.handler(os.environ["TEST_STREAM"], group="g", ordering="key")
+async def keep_order(message: Message[bytes]) -> None:
+    """Write the payload, in the order of its key."""
+    write(message.payload)

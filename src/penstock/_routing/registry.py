@@ -10,6 +10,7 @@ from penstock._routing.shared_consumers import SharedConsumer
 from penstock._tasks.consumer_config import check_streams
 from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
+from penstock.options import Ordering
 
 __all__ = ["Registry"]
 
@@ -54,6 +55,23 @@ class Registry:
         check_streams(stream for each in handlers for stream in each.streams)
         self.shared = _grouped(handlers)
         self.handlers = handlers
+
+    def check_workers(self, workers: int) -> None:
+        """Check that the handlers keep their order in so many processes.
+
+        Raises:
+            ConfigurationError: A handler asks for an order that would not hold.
+        """
+        for each in self.handlers:
+            ordering = each.run_options["ordering"]
+            if workers > 1 and each.group is not None and ordering is not Ordering.NONE:
+                raise ConfigurationError(
+                    f"{each.name} has ordering={ordering.value!r}, which holds within "
+                    f"one process: {workers} workers would handle messages of one "
+                    f"{ordering.value} at the same time; run one worker, whose "
+                    f"concurrency= handles many messages at a time, or one process "
+                    f"for each part of the shards, with shards= in each"
+                )
 
     def include(self, other: Registry) -> None:
         """Add the handlers of another registry, which takes no more from then on."""

@@ -16,7 +16,14 @@ import anyio
 
 from penstock._tasks.task_scopes import task_group
 from penstock.cli.run import worker as program
-from penstock.cli.run.status_pipe import READY, REFUSED, SILENT, URL_VARIABLE
+from penstock.cli.run.status_pipe import (
+    READY,
+    REFUSED,
+    SILENT,
+    URL_VARIABLE,
+    WORKER_VARIABLE,
+    WORKERS_VARIABLE,
+)
 from penstock.events import TRACEBACKS
 
 __all__ = ["Child", "Settings", "spawned", "started"]
@@ -155,7 +162,11 @@ def started(settings: Settings, number: int) -> AbstractAsyncContextManager[Chil
         *(str(settings.grace), settings.level),
         "uvloop" if settings.uvloop else "asyncio",
         url=settings.url,
-        variables={TRACEBACKS: settings.tracebacks},
+        variables={
+            TRACEBACKS: settings.tracebacks,
+            WORKER_VARIABLE: str(number),
+            WORKERS_VARIABLE: str(settings.workers),
+        },
     )
 
 

@@ -16,10 +16,22 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["BEAT", "READY", "REFUSED", "SILENT", "URL_VARIABLE", "StatusPipe"]
+__all__ = [
+    "BEAT",
+    "READY",
+    "REFUSED",
+    "SILENT",
+    "URL_VARIABLE",
+    "WORKERS_VARIABLE",
+    "WORKER_VARIABLE",
+    "StatusPipe",
+]
 
 # Passed in the environment, because every user can read a process's arguments.
 URL_VARIABLE: Final = "PENSTOCK_RUN_URL"
+# The number of a worker, from 1 on, and how many there are; user code may read them.
+WORKER_VARIABLE: Final = "PENSTOCK_WORKER"
+WORKERS_VARIABLE: Final = "PENSTOCK_WORKERS"
 READY: Final = b"ready\n"
 REFUSED: Final = b"refused\n"
 SILENT: Final = b"silent "

@@ -19,7 +19,12 @@ from types import FrameType
 from typing import Final
 
 from penstock import PenstockError, Router, UsageError
-from penstock.cli.run.status_pipe import BEAT, URL_VARIABLE, StatusPipe
+from penstock.cli.run.status_pipe import (
+    BEAT,
+    URL_VARIABLE,
+    WORKERS_VARIABLE,
+    StatusPipe,
+)
 from penstock.cli.run.target import Refused, load
 
 __all__ = ["LOG_FORMAT", "main"]
@@ -91,6 +96,7 @@ def main() -> None:
     try:
         factory = _uvloop() if uvloop == "uvloop" else None
         router = load(target)
+        router.check_workers(int(os.environ.get(WORKERS_VARIABLE, "1")))
         # After the import, so that a module's own logging configuration has precedence.
         form = LOG_FORMAT.format(who=f"worker {number}")
         logging.basicConfig(level=level.upper(), format=form)
