@@ -40,7 +40,7 @@ from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
-from penstock.message import Fields, Message, Shard
+from penstock.message import EntryId, Fields, Message, Shard
 from penstock.middleware import Middleware, checked
 from penstock.options import (
     MAX_MESSAGE_BYTES,
@@ -708,6 +708,47 @@ class Consumer(Openable[Session[T]], Generic[T]):
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
         return BatchLoop(self._receiving.checkouts, most, wait)
+
+    def ack(
+        self,
+        stream: str,
+        id: EntryId | str,  # noqa: A002
+        *,
+        shard: int | None = None,
+    ) -> bool:
+        """Acknowledge a message by its id, as `message.ack()` does.
+
+        For outcomes that come back from elsewhere, after the message itself has been
+        given away: keep `message.stream`, `message.shard` and `message.id`.
+
+        Args:
+            stream: The stream's name.
+            id: The message's id.
+            shard: The shard's number, `message.shard`; default: whichever of the
+                stream's shards has the message. Entries of different shards may have
+                the same id, so pass it for a stream with shards.
+
+        Returns:
+            Whether the acknowledgement counts. False if this consumer does not hold the
+            message, or has not handed it out: it was acknowledged, claimed by another
+            consumer, or its lease has ended.
+
+        Raises:
+            UsageError: Messages can't be acknowledged by hand, or the message was
+                nacked or rejected; or several shards have a message of that id; or
+                this is another thread than the consumer's.
+            ConfigurationError: The text is not an id.
+            ClosedError: The consumer is not open.
+
+        Example:
+            ```python
+            consumer.ack("orders", "1678280595282-0")
+            ```
+        """
+        if not isinstance(id, EntryId):
+            id = EntryId.parse(id)  # noqa: A001
+        session = self._open
+        return session.checkouts.settler.ack_by_id(stream, shard, bytes(id))
 
     async def commit(self) -> None:
         """Wait until the server has all acknowledgements recorded so far.

@@ -10,17 +10,29 @@ import pytest
 
 from penstock import (
     DISABLED,
+    EARLIEST,
     LOAD_BALANCED,
     PROCESSED,
     RESUMABLE,
     ROLLING,
     ClosedError,
     Commit,
+    ConfigurationError,
     Consumer,
+    EntryId,
     Message,
+    UsageError,
 )
 from support.events import Events
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    numbers,
+    pending,
+    read,
+    record_shards,
+    send,
+)
 
 
 async def ids(redis: Any, stream: str, start: int, end: int) -> set[str]:
@@ -405,3 +417,67 @@ async def test_acknowledgements_of_entries_that_were_not_pending_are_reported(
         await consumer.commit()
     [event] = events.named("commit_mismatch")
     assert (event.facts["sent"], event.facts["acknowledged"]) == (2, 1)
+
+
+# -- by id -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [ROLLING, DISABLED])
+async def test_a_message_is_acknowledged_by_its_id(
+    url: str, stream: str, redis: Any, policy: Any
+) -> None:
+    await record_shards(redis, stream, 2)
+    for shard, id_ in ((0, "1-0"), (0, "9-9"), (1, "3-0"), (1, "9-9")):
+        await redis.xadd(f"{stream}:{shard}", {"msg": "x"}, id=id_)
+    async with Consumer(stream, url=url, group="g", auto_commit=policy) as consumer:
+        await read(consumer, 4)
+        assert consumer.ack(stream, "1-0", shard=0)
+        assert consumer.ack(stream, "1-0", shard=0)  # twice is once
+        # Without a number it is found in whichever shard has it.
+        assert consumer.ack(stream, EntryId.parse("3-0"))
+        with pytest.raises(UsageError, match="several shards"):
+            consumer.ack(stream, "9-9")
+        assert consumer.ack(stream, "9-9", shard=1)
+        await consumer.commit()
+        assert await pending(redis, f"{stream}:0", "g") == 1
+        assert await pending(redis, f"{stream}:1", "g") == 0
+        # Other shards and streams, an id that is done, and an unknown one.
+        assert not consumer.ack(stream, "9-9", shard=7)
+        assert not consumer.ack(f"{stream}-other", "9-9")
+        assert not consumer.ack(stream, "3-0")
+        assert not consumer.ack(stream, "1-1")
+        with pytest.raises(ConfigurationError):
+            consumer.ack(stream, "yesterday")
+    with pytest.raises(ClosedError):
+        consumer.ack(stream, "9-9")
+
+
+async def test_only_what_was_handed_out_is_acknowledged_by_its_id(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
+        first = await consumer.next()
+
+        async def is_queued() -> bool:
+            return consumer.statistics().queued == 1
+
+        await eventually(is_queued)
+        [queued] = {EntryId.parse(i) for i in await ids(redis, stream, 0, 2)} - {
+            first.id
+        }
+        assert not consumer.ack(stream, queued)
+        second = await consumer.next()
+        assert consumer.ack(stream, second.id)
+        first.nack()  # nobody has it until its next attempt
+        assert not consumer.ack(stream, first.id)
+
+
+async def test_without_acknowledgements_an_id_can_t_be_acknowledged(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1)
+    async with Consumer(stream, url=url, start=EARLIEST) as consumer:
+        message = await consumer.next()
+        with pytest.raises(UsageError, match="nothing to acknowledge"):
+            consumer.ack(stream, message.id)

@@ -90,7 +90,7 @@ async def first(consumer: Consumer[bytes], way: str) -> AsyncIterator[Message[by
         case "next":
             yield await consumer.next()
         case "take":
-            for message in await consumer.take(1):
+            for message in await consumer.take(1, timeout=10):
                 yield message
         case "loop":
             async for message in consumer:

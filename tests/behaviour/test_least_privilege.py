@@ -214,7 +214,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
             roles.inspects_a_group, event="looking_refused", named=False
         ),
         "+get": Without(roles.inspects_a_group, event="looking_refused"),
-        "+set": Without(roles.sets_shards, AccessError),
+        "+set": Without(roles.sets_shards, AccessError, named=False),
         "+multi": Without(roles.inspects_a_group, AccessError),
         "+exec": Without(roles.inspects_a_group, PenstockError),
         "+xinfo|stream": Without(roles.inspects_a_group, AccessError),

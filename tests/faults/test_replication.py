@@ -161,10 +161,11 @@ async def test_acknowledgements_and_groups_that_were_not_replicated_cause_repeti
                     while await consumer.next(timeout=0.05):
                         pass
                     await consumer.commit()
-                    return await pending(redis, stream, "g") == 0
+                    # What was queued may be done before the group is recreated.
+                    recreated = bool(events.named("group_recreated"))
+                    return recreated and await pending(redis, stream, "g") == 0
 
                 await eventually(all_is_done)
-    assert events.named("group_recreated")
 
 
 async def test_while_there_are_too_few_replicas_sends_fail_and_reading_waits(

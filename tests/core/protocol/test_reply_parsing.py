@@ -326,6 +326,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a record that was replaced": (scripts.replace(b"k", b"", b"new"), ":1", 1),
     "a string": (commands.get(b"k"), "$3 old", b"old"),
     "no string": (commands.get(b"k"), "$-1", None),
+    "several strings": (commands.mget([b"k", b"l"]), "*2 $-1 $3 old", [None, b"old"]),
     "a string that was set": (commands.set_if_missing(b"k", b"v"), "+OK", b"OK"),
     "a string that was there": (commands.set_if_missing(b"k", b"v"), "$-1", None),
     "a transaction": (

@@ -15,7 +15,14 @@ from penstock._core.ledger.failure_policy import (
     Stopped,
 )
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.states import ACKED, RELEASED
+from penstock._core.ledger.states import (
+    ACKED,
+    POSTPONED,
+    QUEUED,
+    REDELIVERED,
+    RELEASED,
+    TO_COUNT,
+)
 from penstock._core.messages import envelope
 from penstock._core.messages.decoding import Decoder, undecodable
 from penstock._core.messages.envelope import PAYLOAD
@@ -28,6 +35,8 @@ __all__ = ["FailureOutcomes", "Settler", "Transactions", "check_open"]
 
 T = TypeVar("T")
 
+# Nobody has the message of an entry in one of these states.
+_NOT_HANDED_OUT: Final = frozenset((QUEUED, REDELIVERED, TO_COUNT, POSTPONED))
 _REFUSED: Final = "nacked, rejected or given up"
 _TWICE: Final = (
     "{} came too late: the message has been {} already; give each message one outcome"
@@ -190,6 +199,36 @@ class Settler(Decoder[T]):
         if not self._ledger.ack(entry):
             raise ClosedError("consumer")
         return entry.state in ACKED
+
+    def ack_by_id(self, stream: str, number: int | None, id: bytes) -> bool:  # noqa: A002
+        """Record an acknowledgement of a message that was handed out.
+
+        Args:
+            stream: The stream's name.
+            number: The shard's number; None for any.
+            id: The entry's id.
+
+        Returns:
+            Whether it counts; False also if the message is not held here.
+
+        Raises:
+            UsageError: See `ack`; or several shards have a message of that id.
+            ClosedError: See `ack`.
+        """
+        self._check("ack()")
+        found = [
+            entry
+            for state in self._ledger.shards.values()
+            if state.shard.stream == stream and number in {None, state.shard.number}
+            if (entry := state.entries.get(id)) is not None
+            and entry.state not in _NOT_HANDED_OUT
+        ]
+        if len(found) > 1:
+            raise UsageError(
+                f"several shards of {stream!r:.80} have a message {id.decode()}; pass "
+                f"shard=, or use message.ack()"
+            )
+        return bool(found) and self.ack(found[0])
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
         """Record that an entry is to be retried; returns and raises as `ack` does."""

@@ -196,6 +196,11 @@ def get(key: bytes) -> Command:
     return (b"GET", key)
 
 
+def mget(keys: Iterable[bytes]) -> Command:
+    """Read several strings; None for each key that is missing or no string."""
+    return (b"MGET", *keys)
+
+
 def set_if_missing(key: bytes, value: bytes) -> Command:
     """Set a string unless the key exists; then the reply is None."""
     return (b"SET", key, value, b"NX")

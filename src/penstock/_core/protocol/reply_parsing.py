@@ -99,6 +99,7 @@ def _parse_one(command: Command, reply: Any) -> Any:
 _number: Final = typed(int)
 _word: Final = typed(bytes)
 _string: Final = typed(bytes | None)
+_strings: Final = typed(list[bytes | None])
 _infos_typed: Final = typed(list[list[Any] | None])
 _time_typed: Final = typed(tuple[bytes, bytes])
 _pair_typed: Final = typed(tuple[bytes, bytes] | None)
@@ -248,6 +249,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"GET": _string,
     b"HELLO": _greeting,
     b"INFO": _word,
+    b"MGET": _strings,
     b"PEXPIRE": _number,
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,

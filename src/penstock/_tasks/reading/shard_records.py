@@ -1,7 +1,8 @@
 """Shard records: which shards streams have by their records, and when that changes.
 
-A record is read with one command a stream, when a consumer opens and every two seconds
-after that. Where a record does not say how many shards there are, or where the user
+A record is read when a consumer opens, and every two seconds after that: all of them
+with one command, or with one for each stream where a command may not name keys of
+several slots. Where a record does not say how many shards there are, or where the user
 asked for a search, shards are looked up by name, see `shard_discovery.py`.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -64,6 +65,8 @@ class ShardRecords(StoppableTask):
         self._reported: set[str] = set()
         self._refused: set[str] = set()
         self._rounds = 0
+        # Whether one command may ask for several records.
+        self._one_command = True
 
     async def watch(self, stream: str) -> list[Shard]:
         """Return a stream's shards, and look for changes from now on.
@@ -82,7 +85,8 @@ class ShardRecords(StoppableTask):
         if self._search:
             return await self._discovery.watch(stream)
         self._known[stream] = {}
-        [shards] = await self._look([stream])
+        stored = await self._calls([commands.get(shard_record.key(stream))])
+        [shards] = await self._found([stream], stored)
         if stream not in self._known:  # its record is open
             return await self._discovery.watch(stream)
         shards = shards or [shard_keys.single(stream)]
@@ -120,7 +124,7 @@ class ShardRecords(StoppableTask):
         if self._rounds % _ROUNDS or not self._known:
             return
         streams = [stream for stream in self._known if stream not in self._refused]
-        found = await self._look(streams)
+        found = await self._found(streams, await self._stored(streams))
         new = [
             shard
             for stream, shards in zip(streams, found, strict=True)
@@ -131,13 +135,26 @@ class ShardRecords(StoppableTask):
             if shard.stream in self._known:
                 self._known[shard.stream][shard] = None
 
-    async def _look(self, streams: Sequence[str]) -> list[list[Shard]]:
+    async def _stored(self, streams: Sequence[str]) -> Sequence[Any]:
+        """Return the stored record of each stream, by one command where that works."""
+        keys = [shard_record.key(stream) for stream in streams]
+        if self._one_command and len(keys) > 1:
+            [reply] = await self._calls([commands.mget(keys)])
+            if not isinstance(reply, ErrorReply):
+                return list(reply)
+            if reply.kind is ErrorKind.TRANSIENT:
+                raise CommandError("MGET", reply.code, reply.text)
+            # The keys are in several slots of a cluster, or MGET is not allowed.
+            self._one_command = False
+        return await self._calls([commands.get(key) for key in keys])
+
+    async def _found(
+        self, streams: Sequence[str], stored: Sequence[Any]
+    ) -> list[list[Shard]]:
         """Return the shards of each stream by its record; none where there is none.
 
         Streams whose record is open are left to the discovery.
         """
-        asked = [commands.get(shard_record.key(stream)) for stream in streams]
-        stored = await self._calls(asked)
         found = [self._recorded(*each) for each in zip(streams, stored, strict=True)]
         if not self._create:
             found = await self._existing(found)
