@@ -226,6 +226,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xgroup|setid": Without(roles.resets, AccessError),
         "+xack": Without(roles.resets, AccessError),
         "+unlink": Without(roles.deletes, AccessError),
+        "+scan": Without(roles.lists_streams, AccessError),
         "+eval": Without(roles.inspects_a_group, named=False),
         "+client|id": Without(roles.inspects_a_group),
     },

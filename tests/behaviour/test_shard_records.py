@@ -449,3 +449,25 @@ async def test_a_send_is_refused_as_before_where_the_server_is_full(
     finally:
         await redis.config_set("maxmemory", 0)
     assert caught.value.code == "OOM"
+
+
+async def test_all_streams_are_listed_with_their_shards_as_one(
+    url: str, stream: str, redis: Any
+) -> None:
+    await spread(url, stream, *range(6))
+    names = ["one", "tenant:1", "tenant:01", "gone:7", "é:x", ":3", f"a:{10**40}"]
+    for name in names:
+        await send(url, f"{stream}-{name}", 1)
+    await record_shards(redis, f"{stream}-tenant", 1)
+    await redis.set(f"{stream}-text", "no stream")
+    await redis.xadd(f"{stream}-raw".encode() + b"\xff", {"a": "b"})
+    for number in range(2500):
+        await redis.set(f"{stream}-filler-{number}", "")
+    found = await admin.streams(url=url)
+    mine = [name for name in found if name.startswith(stream)]
+    assert mine == sorted([stream, *(f"{stream}-{name}" for name in names)])
+    async with Admin(url, shards=DISCOVER) as operator:
+        searched = set(await operator.streams())
+    assert f"{stream}-tenant" in searched
+    assert f"{stream}-tenant:1" not in searched
+    assert f"{stream}-a:{10**40}" in searched

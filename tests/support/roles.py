@@ -460,6 +460,12 @@ async def resets_a_new_shard(context: Context) -> None:
         await operator.reset_group(context.stream, "g", LATEST)
 
 
+async def lists_streams(context: Context) -> None:
+    await context.add(0)
+    async with Admin(context.url, on_event=context.events.append) as operator:
+        assert context.stream in await operator.streams()
+
+
 async def deletes(context: Context) -> None:
     await context.add(0)
     async with Admin(context.url, on_event=context.events.append) as operator:

@@ -22,6 +22,7 @@ from penstock.admin.client import (
     group_state,
     reset_group,
     set_shards,
+    streams,
     trim,
     trim_losses,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "group_state",
     "reset_group",
     "set_shards",
+    "streams",
     "trim",
     "trim_losses",
 ]

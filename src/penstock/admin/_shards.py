@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
 from penstock import _clock
 from penstock._core.messages import shard_keys, shard_record
 from penstock._core.protocol import commands, scripts
+from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.reading.shard_records import ShardRecords
 from penstock.admin._connection import AdminConnection
 from penstock.errors import CommandError, ConfigurationError
 from penstock.message import Shard
-from penstock.sharding import KeyHash, Sharder, ShardRecord, shard_count, sharder_name
+from penstock.sharding import (
+    MAX_SHARDS,
+    KeyHash,
+    Sharder,
+    ShardRecord,
+    shard_count,
+    sharder_name,
+)
 
 __all__ = ["ShardAdmin"]
+
+# Keys of one SCAN, and records of one write.
+_SCANNED: Final = 1000
 
 
 class ShardAdmin:
@@ -39,6 +54,48 @@ class ShardAdmin:
             connection.calls, connection.on_event, search=self._search, create=False
         )
         return await records.watch(stream)
+
+    async def streams(self) -> list[str]:
+        """Return the names of all streams of the database, sorted."""
+        names = set()
+        for key in await self._keys():
+            with suppress(UnicodeDecodeError):  # no stream of Penstock's has such a key
+                names.add(key.decode())
+        shards: dict[str, list[tuple[str, int]]] = {}
+        for name in names:
+            stream, _, number = name.rpartition(":")
+            # `a:01` is no shard's key, and a name of any number of digits may exist.
+            if number.isascii() and number.isdecimal() and number == f"{int(number)}":
+                shards.setdefault(stream, []).append((name, int(number)))
+        found = await self._numbers([stream for stream in shards if stream])
+        for stream, most in found.items():
+            mine = {name for name, index in shards[stream] if index < most}
+            if mine:
+                names = {*(names - mine), stream}
+        return sorted(names)
+
+    async def _keys(self) -> list[bytes]:
+        keys: dict[bytes, None] = {}
+        cursor = b"0"
+        while True:
+            command = commands.scan_streams(cursor, _SCANNED)
+            [(cursor, some)] = await self._connection.call_checked([command], "SCAN")
+            keys |= dict.fromkeys(some)
+            if cursor == b"0":
+                return list(keys)
+
+    async def _numbers(self, streams: Sequence[str]) -> dict[str, int]:
+        """Return how many numbered keys are shards, for each stream.
+
+        A record that this user may not read is no record.
+        """
+        if self._search:
+            return dict.fromkeys(streams, MAX_SHARDS)
+        asked = [commands.get(shard_record.key(stream)) for stream in streams]
+        stored: list[Any] = []
+        for start in range(0, len(asked), _SCANNED):
+            stored += await self._connection.calls(asked[start : start + _SCANNED])
+        return dict(zip(streams, map(_number, stored), strict=True))
 
     async def record(self, stream: str) -> ShardRecord | None:
         """Return a stream's record; None if there is none."""
@@ -82,6 +139,17 @@ class ShardAdmin:
         stored: bytes | None
         [stored] = await self._connection.call_checked([command], what)
         return stored
+
+
+def _number(stored: Any) -> int:
+    """Return how many numbered keys are shards, by a reply; 0 if that is not known."""
+    try:
+        record = None if isinstance(stored, ErrorReply) else shard_record.load(stored)
+    except ValueError:
+        record = None
+    if record is None:
+        return 0
+    return MAX_SHARDS if record.number is None else record.number
 
 
 def _load(stream: str, stored: bytes | None) -> ShardRecord | None:

@@ -23,6 +23,7 @@ __all__ = [
     "group_state",
     "reset_group",
     "set_shards",
+    "streams",
     "trim",
     "trim_losses",
 ]
@@ -139,6 +140,25 @@ class Admin(Openable[AdminConnection]):
             ```
         """
         await self._groups.reset(stream, group, to)
+
+    async def streams(self) -> list[str]:
+        """Return the names of all streams of the database, sorted.
+
+        Shards count as their stream, by its record. Dead letters are in streams too, so
+        these are among them. This goes through all keys of the database, with `SCAN`.
+
+        Raises:
+            AccessError: The server refuses this user.
+            ConnectionLost: The connection ended before the reply.
+            ConnectError: The connection was lost earlier, and reconnecting failed.
+            ClosedError: The `Admin` is not open.
+
+        Example:
+            ```python
+            print(await admin.streams())
+            ```
+        """
+        return await self._shards.streams()
 
     async def shards(self, stream: str) -> ShardRecord | None:
         """Return how a stream is spread over shards, by its record.
@@ -430,3 +450,19 @@ async def set_shards(
     """
     async with Admin(url, credentials=credentials) as admin:
         return await admin.set_shards(stream, number, sharder=sharder)
+
+
+async def streams(
+    *, url: str | None = None, credentials: Credentials | None = None
+) -> list[str]:
+    """Return the names of all streams of the database, on a connection of its own.
+
+    Args:
+        url: The server, see `Admin`.
+        credentials: User and password, see `Admin`.
+
+    Raises:
+        PenstockError: See `Admin` and `Admin.streams`.
+    """
+    async with Admin(url, credentials=credentials) as admin:
+        return await admin.streams()

@@ -81,6 +81,7 @@ CASES: list[tuple[Command, str]] = [
     (commands.exists(iter([b"s", b"s:0"])), "EXISTS s s:0"),
     (commands.key_type(b"s"), "TYPE s"),
     (commands.get(b"k"), "GET k"),
+    (commands.scan_streams(b"7", 9), "SCAN 7 TYPE stream COUNT 9"),
     (commands.mget(iter([b"k", b"l"])), "MGET k l"),
     (commands.set_if_missing(b"k", b"v"), "SET k v NX"),
     (commands.xinfo_stream(b"s"), "XINFO STREAM s"),

@@ -327,6 +327,11 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a string": (commands.get(b"k"), "$3 old", b"old"),
     "no string": (commands.get(b"k"), "$-1", None),
     "several strings": (commands.mget([b"k", b"l"]), "*2 $-1 $3 old", [None, b"old"]),
+    "a page of keys": (
+        commands.scan_streams(b"0", 9),
+        "*2 $1 7 *1 $1 k",
+        (b"7", [b"k"]),
+    ),
     "a string that was set": (commands.set_if_missing(b"k", b"v"), "+OK", b"OK"),
     "a string that was there": (commands.set_if_missing(b"k", b"v"), "$-1", None),
     "a transaction": (

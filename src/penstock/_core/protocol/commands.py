@@ -201,6 +201,11 @@ def mget(keys: Iterable[bytes]) -> Command:
     return (b"MGET", *keys)
 
 
+def scan_streams(cursor: bytes, count: int) -> Command:
+    """List some of the keys that are streams, from a cursor on; the first is `0`."""
+    return (b"SCAN", cursor, b"TYPE", b"stream", b"COUNT", count)
+
+
 def set_if_missing(key: bytes, value: bytes) -> Command:
     """Set a string unless the key exists; then the reply is None."""
     return (b"SET", key, value, b"NX")

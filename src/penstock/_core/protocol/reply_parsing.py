@@ -100,6 +100,7 @@ _number: Final = typed(int)
 _word: Final = typed(bytes)
 _string: Final = typed(bytes | None)
 _strings: Final = typed(list[bytes | None])
+_scanned: Final = typed(tuple[bytes, list[bytes]])
 _infos_typed: Final = typed(list[list[Any] | None])
 _time_typed: Final = typed(tuple[bytes, bytes])
 _pair_typed: Final = typed(tuple[bytes, bytes] | None)
@@ -254,6 +255,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,
     b"ROLE": _role,
+    b"SCAN": _scanned,
     b"SELECT": _word,
     b"SENTINEL": _primary,
     b"SET": _string,
