@@ -58,7 +58,7 @@ def _remember_above_last(
 
 
 def test_an_entry_is_told_from_another_though_a_description_showed_its_id() -> None:
-    plan = _plan("newest_entry")
+    plan = _plan("regressions/newest_entry")
     assert not carry_out(plan).kinds
     with patch.object(StreamIdentity, "read", _remember_above_last):
         assert "lost" in carry_out(plan).kinds
