@@ -331,6 +331,9 @@ class _GroupCheck:
         for end in index.of(End):
             if end.group == name and (end.ok or not group.acks or group.early):
                 self._done[end.shard, end.id].append(end)
+        self._starts_of: defaultdict[Entry, list[Start]] = defaultdict(list)
+        for start in self._starts:
+            self._starts_of[start.shard, start.id].append(start)
         # When each dead letter was there first.
         self._dead: dict[Entry, float] = {}
         for each in index.of(DeadLettered):
@@ -427,9 +430,14 @@ class _GroupCheck:
                     stored_at = self._index.stored_at(entry, one.at)
                     before = one.at - stored_at
                     expected = self._was_reported("set_back", one, next_, before)
-                excused = self._excused("again", entry)
+                excused = self._excused("again", entry, self._message(entry, next_))
                 if not (expected or excused):
                     self._findings.rerun.append(what)
+
+    def _message(self, entry: Entry, end: End) -> str | None:
+        """Return the message that was handled: another one may get the same id."""
+        starts = self._starts_of[entry]
+        return next((s.message for s in reversed(starts) if s.at <= end.at), None)
 
     def _was_reported(
         self, event: str, one: End, next_: End, before: float = 0.0

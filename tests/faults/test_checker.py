@@ -284,6 +284,33 @@ def test_a_process_may_handle_a_message_again_of_a_stream_that_was_recreated(
     assert found(scenario) == {}
 
 
+def test_an_excuse_holds_though_another_message_gets_the_same_id_later(
+    scenario: Scenario,
+) -> None:
+    scenario.send(1)
+    scenario.handle(1)
+    scenario.excuse("again")
+    scenario.handle(1)
+    scenario.add(Note, text="event stream_recreated x=1")
+    scenario.add(Attempt, "s", message="other", key="k", digest=digest(b"1"))
+    scenario.add(Receipt, "s", message="other", shard=0, id="1-0")
+    scenario.handle(1, message="other")
+    assert found(scenario) == {}
+    scenario.handle(1, message="other")
+    assert found(scenario) == {"rerun": 1}
+
+
+def test_what_was_interrupted_may_come_again_unless_it_is_promised_only_once(
+    scenario: Scenario,
+) -> None:
+    scenario.send(1)
+    scenario.start(1)
+    scenario.end(1, ok=False)
+    scenario.handle(1)
+    assert found(scenario, early=True) == {}
+    assert found(scenario, early=True, once=True) == {"rerun": 1}
+
+
 def test_another_process_may_handle_a_message_again_and_that_is_counted(
     scenario: Scenario,
 ) -> None:

@@ -34,8 +34,12 @@ async def drain(run: Run) -> None:
             run.world.record("operator", "everything is handled")
             # Replies to the last acknowledgements are still to come.
             await asyncio.sleep(_QUIET)
-            run.memory.check_empty()
-            return
+            if not (run.observer.waiting() or _unseen(run)):
+                run.memory.check_empty()
+                return
+            # Somebody has set a group back meanwhile, for example by a seek.
+            moved, fewest = run.world.time(), None
+            continue
         if fewest is None or left < fewest:
             fewest, moved = left, run.world.time()
         if attempts.are_new():

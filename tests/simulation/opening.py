@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from typing import Any
 
-from penstock import PenstockError
+from penstock import AccessError, GaveUp, PenstockError
 from simulation.loop import Loop
 
 __all__ = ["cancel_openings"]
@@ -35,7 +36,9 @@ async def cancel_openings(opened: Any, chance: Random) -> None:
             await asyncio.sleep(0)
         await asyncio.wait([opening])
         if not opening.cancelled() and opening.exception() is None:
-            await opened.__aexit__(None, None, None)
+            # What it found may have ended it by now.
+            with suppress(GaveUp, AccessError):
+                await opened.__aexit__(None, None, None)
         elif not opening.cancelled():
             # It was refused, which only a fault does.
             assert isinstance(opening.exception(), PenstockError), opening
