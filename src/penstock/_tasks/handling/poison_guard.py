@@ -106,27 +106,34 @@ class GuardMember:
         if not self._ledger.work.next_is_probe:
             self._guard.withdraw(self)
             return self._guard.is_open(_clock.boottime())
-        admitted = self._guard.admits(self, _clock.boottime())
+        now = _clock.boottime()
+        admitted = self._guard.admits(self, now)
         if not admitted:
-            self._set_timer()
+            self._set_timer(now)
         return admitted
 
     def started(self, probe: Entry) -> None:
         """Record that the admitted probe is about to run."""
-        self._guard.started(probe, _clock.boottime(), confirms=self._confirms)
-        self._set_timer()
+        now = _clock.boottime()
+        self._guard.started(probe, now, confirms=self._confirms)
+        self._set_timer(now)
 
     def look(self) -> None:
         """Check whether the probe may run, or has finished."""
-        self._guard.look(_clock.boottime())
-        self._set_timer()
+        now = _clock.boottime()
+        self._guard.look(now)
+        self._set_timer(now)
 
-    def _set_timer(self) -> None:
-        """Set the one timer to the time at which the guard stops waiting."""
+    def _set_timer(self, now: float) -> None:
+        """Set the one timer to the time at which the guard stops waiting.
+
+        When that is over there is nothing to wait for: the consumer whose probe may run
+        has been woken, and it may be held by something else, as leases to be renewed.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         until = self._guard.until
-        if until is not None and not self._closed:
-            wait = max(0.0, until - _clock.boottime())
-            self._timer = asyncio.get_running_loop().call_later(wait, self.look)
+        if until is not None and until > now and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(until - now, self.look)
