@@ -120,9 +120,13 @@ def _left_in(consumer: Consumer[Any]) -> Iterator[str]:
             yield f"{name}={count}"
     if ledger._ready_queue._lanes:
         yield f"{len(ledger._ready_queue._lanes)} lanes"
+    # Under DISABLED, outcomes wait for the user's `commit`.
+    emptied = set(_EMPTIED)
+    if ledger.flow._max_uncommitted is None:
+        emptied.discard("to_ack")
     for state in ledger.shards.values():
         for each in fields(state):
-            if each.name in _EMPTIED and (kept := getattr(state, each.name)):
+            if each.name in emptied and (kept := getattr(state, each.name)):
                 yield f"{each.name}={len(kept)}"
 
 
