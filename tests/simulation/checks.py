@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 from faults.history import (
@@ -269,7 +270,12 @@ def _replays(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
     hidden = any(each.kind == "wrong_type" for each in plan.faults)
     if hidden or any(isinstance(e, Excuse) and "loss" in e.what for e in history):
         return
+    # Before a producer has recorded how many shards there are, none is looked for.
+    sent = (e.at for e in history if isinstance(e, Receipt) and e.who != "operator")
+    recorded = min(sent, default=inf)
     for began, note in _spans(history, "replay begins", "replayed"):
+        if began < recorded:
+            continue
         found = set(note.text.split()[1:])
         for one in _stored_before(history, began):
             if f"{one.shard}:{one.id}" not in found:
