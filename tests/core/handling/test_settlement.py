@@ -528,3 +528,58 @@ def test_a_nack_that_was_the_last_attempt_may_be_repeated_too() -> None:
     assert harness.failures.calls == [("nack", None)]
     with pytest.raises(UsageError, match="too late"):
         delivered.ack()
+
+
+# -- by id -----------------------------------------------------------------------------
+
+
+def shards_with(harness: Harness, *places: tuple[str, int, bytes]) -> None:
+    """Record an entry in each of some shards, given by stream, number and id."""
+    for stream, number, id_ in places:
+        shard = Shard(stream, number, f"{stream}:{number}".encode())
+        harness.ledger.deliveries.received(shard, [[id_, (b"msg", b"a")]], 0.0, 10)
+
+
+def test_a_message_that_was_handed_out_is_acknowledged_by_its_id() -> None:
+    harness = Harness()
+    shards_with(harness, ("orders", 0, b"1-1"), ("orders", 1, b"2-1"))
+    entry = harness.ledger.start_next()
+    settler = harness.settler
+    assert settler.ack_by_id("orders", 0, b"1-1")
+    assert entry.state is State.TO_ACK
+    assert settler.ack_by_id("orders", None, b"1-1")  # twice is once
+    # Nobody has this one yet.
+    assert not settler.ack_by_id("orders", None, b"2-1")
+    harness.ledger.start_next()
+    assert settler.ack_by_id("orders", None, b"2-1")
+
+
+def test_what_is_not_held_is_not_acknowledged_by_its_id() -> None:
+    harness = Harness()
+    shards_with(harness, ("orders", 0, b"1-1"))
+    entry = harness.ledger.start_next()
+    for stream, number, id_ in (
+        ("others", None, b"1-1"),
+        ("orders", 1, b"1-1"),
+        ("orders", 0, b"1-2"),
+    ):
+        assert not harness.settler.ack_by_id(stream, number, id_)
+    assert entry.state is State.RUNNING
+
+
+def test_an_id_that_several_shards_have_needs_the_shard_s_number() -> None:
+    harness = Harness()
+    shards_with(harness, ("orders", 0, b"1-1"), ("orders", 1, b"1-1"))
+    first, second = harness.ledger.start_next(), harness.ledger.start_next()
+    with pytest.raises(UsageError, match="several shards"):
+        harness.settler.ack_by_id("orders", None, b"1-1")
+    assert harness.settler.ack_by_id("orders", second.shard.number, b"1-1")
+    assert first.state is State.RUNNING
+    assert second.state is State.TO_ACK
+
+
+def test_an_id_can_t_be_acknowledged_where_nothing_can_be() -> None:
+    with pytest.raises(UsageError, match="not here"):
+        Harness(why_no_ack="not here").settler.ack_by_id("orders", 0, b"1-1")
+    with pytest.raises(UsageError, match="outside the consumer's thread"):
+        Harness(on_loop_thread=False).settler.ack_by_id("orders", 0, b"1-1")
