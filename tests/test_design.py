@@ -1,23 +1,39 @@
-"""docs/design.md: its table of states and its tree of modules are up to date."""
+"""docs/design.md: its tables of states and its tree of modules are up to date."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 
+import pytest
+
 from penstock._core.ledger.states import TRANSITIONS
+from penstock._core.ownership.states import MEMBER, SHARD
 
 ROOT = Path(__file__).parent.parent
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 
-def test_the_documented_table_of_states_is_that_of_the_ledger() -> None:
-    documented = set(
-        re.findall(r"^\| ([\w -]+) \| ([A-Z_]+) \| ([A-Z_]+) \|$", DESIGN, re.MULTILINE)
-    )
+@pytest.mark.parametrize(
+    ("title", "transitions"),
+    [
+        ("The ledger", TRANSITIONS),
+        ("A member of a group", MEMBER),
+        ("An owned shard", SHARD),
+    ],
+)
+def test_the_documented_table_of_states_is_that_of_the_code(
+    title: str, transitions: Mapping[str, Mapping[Enum, Enum]]
+) -> None:
+    _, _, section = DESIGN.partition(f"# {title}\n")
+    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
+    row = r"^\| ([\w -]+) \| ([A-Z_]+) \| ([A-Z_]+) \|$"
+    documented = set(re.findall(row, section, re.MULTILINE))
     coded = {
         (event, source.name, target.name)
-        for event, table in TRANSITIONS.items()
+        for event, table in transitions.items()
         for source, target in table.items()
     }
     assert documented == coded

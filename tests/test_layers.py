@@ -41,7 +41,7 @@ FOLDERS = {"_core", "_connection", "_tasks", "_routing", "admin", "cli"}
 ORDER = {
     "_core": [
         ["backoff", "protocol", "messages"],
-        ["ledger", "reading", "sending"],
+        ["ledger", "ownership", "reading", "sending"],
         ["handling"],
     ],
     "_tasks": [

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import commands, reply_parsing, scripts
+from penstock._core.protocol import commands, ownership_replies, reply_parsing, scripts
+from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import (
     Claimed,
@@ -104,6 +105,10 @@ OLD_GROUP = (
 )
 NEWEST = "$10 last-entry *2 $3 8-1 *2 $3 msg $1 a $13 entries-added :4"
 OLD_STREAM = f"*6 $6 length :2 $17 last-generated-id $3 9-1 {FIRST}"
+
+BEAT = owned.beat(b"m", "a", lease=10, known=0, join=True, weight=1)
+TAKE = owned.take(b"s", b"o", "g", "a", version=1, run="r", serial=1, least=0, lease=10)
+GUARD = owned.guard(b"s", b"o", "g", b"t", consumer="a#1")
 
 GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a read": (GROUP_READ, READ_2, READ),
@@ -339,6 +344,51 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*3 $7 applied :1 $-1",
         Applied(pending=True, results=[1, None]),
     ),
+    "a beat": (
+        BEAT,
+        "*4 :1 :3 $1 x *2 $1 a :2",
+        ownership_replies.Beaten(3, b"x", {"a": 2}),
+    ),
+    "a target": (
+        owned.assign(b"m", seen=1, least=0, target=b"x"),
+        "*2 :1 :2",
+        ownership_replies.Assigned(stored=True, version=2),
+    ),
+    "a member that leaves": (owned.leave(b"m", "a"), ":1", 1),
+    "a shard taken": (
+        TAKE,
+        "*3 $5 yours :4 :0",
+        ownership_replies.Taken(4, more=False),
+    ),
+    "a shard not taken": (
+        TAKE,
+        "*2 $4 held :400",
+        ownership_replies.Refused("held", 400),
+    ),
+    "a shard kept": (owned.keep(b"o", b"t", lease=10), "*2 :1 $1 t", None),
+    "a shard freed": (
+        owned.free(b"o", b"t"),
+        "*2 :0 $1 u",
+        ownership_replies.Fenced(b"u"),
+    ),
+    "a member that was removed": (BEAT, "*1 :0", None),
+    "a beat without a new target": (
+        BEAT,
+        "*4 :1 :3 $-1 *2 $1 a :2",
+        ownership_replies.Beaten(3, None, {"a": 2}),
+    ),
+    "a shard not kept": (
+        owned.keep(b"o", b"t", lease=10),
+        "*2 :0 $1 u",
+        ownership_replies.Fenced(b"u"),
+    ),
+    "a shard given up": (owned.free(b"o", b"t"), "*2 :1 $1 t", None),
+    "a guarded command": (
+        GUARD,
+        "*5 :1 $1 t *1 $3 1-0 :0 *1 :3",
+        ownership_replies.Guarded([b"1-0"], more=False, replies=[3]),
+    ),
+    "a fenced command": (GUARD, "*2 :0 $1 u", ownership_replies.Fenced(b"u")),
     "a transaction, by its name": (
         APPLY_SHA,
         "*1 $7 already",

@@ -18,7 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, cast
 
-from penstock._core.protocol import scripts, transactions
+from penstock._core.protocol import (
+    ownership_replies,
+    ownership_scripts,
+    scripts,
+    transactions,
+)
 from penstock._core.protocol.commands import Command, name_of
 from penstock._core.protocol.description_replies import described, scripted_stream
 from penstock._core.protocol.entry_replies import (
@@ -218,6 +223,13 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.LAST_ID: _one_id,
     scripts.COUNT_BETWEEN: _number,
     scripts.REPLACE: _number,
+    ownership_scripts.BEAT: ownership_replies.read_beat,
+    ownership_scripts.ASSIGN: ownership_replies.read_assigned,
+    ownership_scripts.LEAVE: _number,
+    ownership_scripts.TAKE: ownership_replies.read_taken,
+    ownership_scripts.KEEP: ownership_replies.read_kept,
+    ownership_scripts.FREE: ownership_replies.read_kept,
+    ownership_scripts.GUARD: ownership_replies.read_guarded,
     transactions.SCRIPT: _applied,
     transactions.SCRIPT_SHA: _applied,
 }
