@@ -38,6 +38,9 @@ LEASE = 10.0
 SHARDS = range(7)
 Step: TypeAlias = Callable[[], object]
 
+# The search takes seconds, and longer while coverage is measured.
+pytestmark = pytest.mark.timeout(300)
+
 
 @dataclass(eq=False)
 class Sent:

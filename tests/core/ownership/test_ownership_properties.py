@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from penstock._core.ownership import outstanding, shard
+from penstock._core.ownership import outstanding, shard, shard_steps
 from penstock._core.ownership.actions import ShardAction
 from penstock._core.ownership.shard import OwnedShard
 from penstock._core.ownership.tokens import Token, consumer_name
@@ -33,6 +33,9 @@ from support import owned_world
 from support.owned_world import GROUP, KEY, LEASE, Process, Violation, World
 
 Step: TypeAlias = Callable[[], object]
+
+# The search takes seconds, and longer while coverage is measured.
+pytestmark = pytest.mark.timeout(300)
 
 
 class Machine(RuleBasedStateMachine):
@@ -114,7 +117,7 @@ class Machine(RuleBasedStateMachine):
             self.world.check_told()
 
 
-def budget(examples: int, steps: int = 120) -> settings:
+def budget(examples: int, steps: int = 160) -> settings:
     return settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -177,7 +180,7 @@ def plant_take(monkeypatch: pytest.MonkeyPatch, script: bytes) -> None:
 def plant_name(
     monkeypatch: pytest.MonkeyPatch, name: Callable[[Token, int], str]
 ) -> None:
-    for module in (shard, owned_world):
+    for module in (shard_steps, owned_world):
         monkeypatch.setattr(module, "consumer_name", name)
 
 

@@ -18,13 +18,10 @@ same holds for a claim.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from penstock._core.ownership.actions import (
-    Abandon,
     CallAssigned,
     CallLost,
-    CallRevoked,
     ClaimStrays,
     DropQueue,
     Free,
@@ -32,93 +29,22 @@ from penstock._core.ownership.actions import (
     Keep,
     NameInUse,
     News,
-    Recover,
     ShardAction,
     VersionSeen,
 )
-from penstock._core.ownership.outstanding import Outstanding, Told
-from penstock._core.ownership.requests import Requests
-from penstock._core.ownership.shard_lease import ShardLease
-from penstock._core.ownership.states import OWNED, SHARD, ShardState, move
-from penstock._core.ownership.tokens import Token, consumer_name, is_ownership
+from penstock._core.ownership.outstanding import Told
+from penstock._core.ownership.shard_steps import OVER, READ, ShardSteps
+from penstock._core.ownership.states import OWNED, ShardState
+from penstock._core.ownership.tokens import Token, is_ownership
 from penstock._core.protocol.ownership_replies import Refused, Taken
 
 __all__ = ["OwnedShard"]
 
-_OVER: Final = frozenset((ShardState.LOST, ShardState.ENDED))
-_READ: Final = frozenset((ShardState.LIVE, ShardState.HELD))
 
+class OwnedShard(ShardSteps):
+    """A shard, as its member sees it."""
 
-class OwnedShard:
-    """A shard, as its member sees it.
-
-    Args:
-        member: The member's name.
-        run: The run of this process; see `Token`.
-        lease: The lease in seconds.
-        drain: How long handlers may go on when the shard is to be given up, in
-            seconds.
-
-    Attributes:
-        state: Its state.
-        token: The token of the present or last ownership; its number is 0 before the
-            first one.
-        reader: How many reads and claims of this ownership were lost.
-    """
-
-    __slots__ = (
-        "_drain",
-        "_drain_until",
-        "_lease",
-        "_length",
-        "_open",
-        "_recovered",
-        "_requests",
-        "_turn",
-        "reader",
-        "state",
-        "token",
-    )
-
-    def __init__(self, member: str, run: str, *, lease: float, drain: float) -> None:
-        self.state = ShardState.ABSENT
-        self.token = Token(0, member, run, 0)
-        self.reader = 0
-        self._length = lease
-        self._drain = drain
-        self._requests = Requests()
-        # The number of the last request to recover; answers to others do not count.
-        self._turn = 0
-        self._begin(self.token, 0.0)
-
-    def _begin(self, token: Token, now: float) -> None:
-        """Begin an ownership, in which nothing has happened yet."""
-        self.token = token
-        self.reader = 0
-        self._lease = ShardLease(self._length, now)
-        self._open = Outstanding()
-        self._recovered = False
-        self._drain_until = float("inf")
-
-    # -- what is allowed ---------------------------------------------------------------
-
-    @property
-    def consumer(self) -> str:
-        """The name under which the shard is read now."""
-        return consumer_name(self.token, self.reader)
-
-    def may_start(self, now: float) -> bool:
-        """Return whether a handler may start."""
-        return self.state is ShardState.LIVE and now < self._lease.until
-
-    def may_read(self, now: float) -> bool:
-        """Return whether a read may be sent."""
-        return self.may_start(now) and not (self._open.reading or self._open.claiming)
-
-    def counts(self, token: Token) -> bool:
-        """Return whether an outcome counts whose handler started under a token."""
-        abandoned = self.state is ShardState.DRAINING and self._open.handlers_done
-        return token == self.token and self.state in OWNED and not abandoned
+    __slots__ = ()
 
     # -- the target and the time -------------------------------------------------------
 
@@ -170,12 +96,6 @@ class OwnedShard:
 
     # -- taking ------------------------------------------------------------------------
 
-    def _take(self, now: float) -> list[ShardAction]:
-        if self.state is not ShardState.ABSENT or not self._requests.is_due(now):
-            return []
-        self._move("take")
-        return [self._requests.next(now)]
-
     def take_lost(self, now: float) -> list[ShardAction]:
         """The reply of TAKE was lost: it is sent again as it was."""
         return [self._requests.again(now)]
@@ -213,7 +133,7 @@ class OwnedShard:
             return []
         self._open.told = Told.ASSIGNED
         self._check_recovered(now)
-        lost = self.state in _OVER
+        lost = self.state in OVER
         return [*self._open.end(CallLost())] if lost else self._check_drained()
 
     def assign_failed(self, token: Token, now: float) -> list[ShardAction]:
@@ -225,21 +145,6 @@ class OwnedShard:
         if self.state is ShardState.RECOVERING:
             return self._give_up(now)
         return [*self._check_drained(), *self._settle(now)]
-
-    def _check_recovered(self, now: float) -> None:
-        told = self._open.told is Told.ASSIGNED
-        if self.state is ShardState.RECOVERING and self._recovered and told:
-            self._move("recovered")
-            if now >= self._lease.until:
-                self._move("lease over")
-
-    def _recover(self, *, claim: bool = True) -> list[ShardAction]:
-        """Recover, after the read that is in the air."""
-        self._recovered = False
-        self._turn += 1
-        if self._open.reading:
-            return []
-        return [Recover(self.token, self.reader, self._turn, claim)]
 
     # -- reading -----------------------------------------------------------------------
 
@@ -264,7 +169,7 @@ class OwnedShard:
             return self.fenced(token, current, now)
         if self.state is ShardState.RECOVERING:
             return self._recover()
-        if self.state not in _READ:
+        if self.state not in READ:
             return [*self._check_drained(), *self._settle(now)]
         own = self.consumer.encode()
         if any(is_ownership(other) and other != own for other in holders):
@@ -294,15 +199,6 @@ class OwnedShard:
             return []
         self._open.claiming = False
         return self._rename(now)
-
-    def _rename(self, now: float) -> list[ShardAction]:
-        """Read under another name from now on, and recover."""
-        self.reader += 1
-        if self.state in _READ:
-            self._move("rename")
-        if self.state is ShardState.RECOVERING:
-            return self._recover()
-        return [*self._check_drained(), *self._settle(now)]
 
     # -- writing -----------------------------------------------------------------------
 
@@ -344,26 +240,7 @@ class OwnedShard:
                 actions.append(NameInUse())
         return actions + self._settle(now)
 
-    def _settle(self, now: float) -> list[ShardAction]:
-        """Forget a lost ownership, when its read has ended and its end is told."""
-        quiet = self._open.untold and not self._open.reading
-        if self.state is not ShardState.LOST or not quiet:
-            return []
-        self._move("settled")
-        return self._take(now)
-
     # -- giving up ---------------------------------------------------------------------
-
-    def _give_up(self, now: float) -> list[ShardAction]:
-        self._move("give up")
-        self._drain_until = now + self._drain
-        return [DropQueue(), *self._check_drained()]
-
-    def _abandon(self) -> list[ShardAction]:
-        if self._open.handlers_done:
-            return []
-        self._open.handlers_done = True
-        return [Abandon(), *self._check_drained()]
 
     def handlers_done(self, token: Token) -> list[ShardAction]:
         """No handler runs, and every outcome has been sent."""
@@ -378,16 +255,6 @@ class OwnedShard:
             self._open.told = Told.ENDED
         return [*self._check_drained(), *self._settle(now)]
 
-    def _check_drained(self) -> list[ShardAction]:
-        if self.state is not ShardState.DRAINING or not self._open.answered:
-            return []
-        if call := self._open.end(CallRevoked()):
-            return [*call]
-        if not self._open.untold:
-            return []
-        self._move("drained")
-        return [Free(self.token)]
-
     def free_lost(self, token: Token) -> list[ShardAction]:
         """The reply of FREE was lost: it is sent again."""
         return [Free(token)]
@@ -398,6 +265,3 @@ class OwnedShard:
             return []
         self._move("freed")
         return [News(), *self._take(now)]
-
-    def _move(self, event: str) -> None:
-        self.state = move(SHARD, event, self.state)
