@@ -22,6 +22,7 @@ from penstock import (
     Prefetch,
 )
 from support.events import Events
+from support.failing import running
 from support.server import with_login
 from support.waiting import (
     deliveries,
@@ -73,6 +74,40 @@ async def test_entries_of_a_dead_consumer_are_claimed_in_the_name_of_the_claimer
         assert consumer.statistics().claimed == 250
     assert await pending(redis, stream, "g") == 0
     assert sum(int(str(e.facts["messages"])) for e in events.named("claimed")) == 250
+
+
+async def test_leases_are_renewed_while_outcomes_wait_for_a_long_interval(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The interval of commits may be longer than a lease."""
+    given: dict[str, Any] = {"url": url, "group": "g", "commit": Commit(interval=60)}
+    # Its own claims would hide that a lease has ended.
+    mine, others = Claim(idle=1, interval=None), Claim(idle=1, interval=0.1)
+    started: list[int] = []
+    go_on = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        started.append(int(message.payload))
+        if message.payload == b"1":
+            await go_on.wait()
+
+    await send(url, stream, 0, 1)
+    consumer = Consumer(stream, claim=mine, **given)
+    async with running(consumer, handle, concurrency=2):
+
+        async def both_started() -> bool:
+            return sorted(started) == [0, 1]
+
+        await eventually(both_started)
+        async with Consumer(stream, claim=others, **given) as other:
+            # Three leases.
+            assert await other.next(timeout=3) is None
+            assert set((await owners(redis, stream)).values()) != {other.name}
+        # The outcome of the first one still waits for its interval.
+        assert await pending(redis, stream, "g") == 2
+        go_on.set()
+    assert sorted(started) == [0, 1]
+    assert await pending(redis, stream, "g") == 0
 
 
 async def test_no_entry_is_claimed_before_its_lease_has_ended(

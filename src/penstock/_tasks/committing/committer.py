@@ -100,6 +100,8 @@ class Committer(StoppableTask):
         self._late_reported = 0
         self._renew_at = _clock.boottime() + terms.look_every
         self._report_deleted_at = _clock.boottime() + _REPORT_DELETED_EVERY
+        # When the interval of the outcomes that wait is over; None while none wait.
+        self._commit_at: float | None = None
         self._on_renewed = on_renewed
         self._interval = pace.interval
         self._outcomes = pace.outcomes
@@ -123,10 +125,13 @@ class Committer(StoppableTask):
         try:
             with self._until_cut():
                 while True:
-                    await self._wait()
+                    is_commit_due = await self._wait()
                     try:
                         self._connection.check()
                         await self._renew()
+                        if not is_commit_due:
+                            continue
+                        self._commit_at = None
                         await self._round()
                         if self._dead_letter_writer is not None:
                             await self._dead_letter_writer.round()
@@ -182,33 +187,50 @@ class Committer(StoppableTask):
         finally:
             self._urgent -= 1
 
-    async def _wait(self) -> None:
-        """Wait until there is something to send, or leases have to be renewed."""
+    async def _wait(self) -> bool:
+        """Wait until there is something to send, or leases have to be renewed.
+
+        Returns:
+            Whether to send what there is. Outcomes whose interval is not over wait on
+            while leases are renewed.
+        """
         while not (self._due or self._dead_letters_due_in() == 0.0):
             at = _clock.boottime()
             wait = self._renew_at - at
             overdue = self._ledger.leases.overdue(at)
             if wait <= 0 or self._connection.lost or overdue:
-                return
+                return True
             if (due_in := self._dead_letters_due_in()) is not None:
                 wait = min(wait, due_in)
             await self._wait_at_most(wait)
         ledger = self._ledger
         if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:
-            return
+            return True
         self._outcomes.clear()
-        await self._wait_at_most(self._interval)
+        now = _clock.boottime()
+        if self._commit_at is None:
+            self._commit_at = now + self._interval
+        # An interval may be longer than a lease.
+        woken = await self._wait_at_most(min(self._commit_at, self._renew_at) - now)
+        return woken or self._commit_at <= _clock.boottime() or self._connection.lost
 
-    async def _wait_at_most(self, longest: float) -> None:
-        """Wait for outcomes; report if the event loop was blocked meanwhile."""
+    async def _wait_at_most(self, longest: float) -> bool:
+        """Wait for outcomes, and return whether they came.
+
+        It is reported if the event loop was blocked meanwhile.
+        """
+        longest = max(0.0, longest)
         due = _clock.boottime() + longest
+        woken = False
         with anyio.move_on_after(longest):
             await self._outcomes.wait()
+            woken = True
         late = _clock.boottime() - due
         if late > self._terms.renew_after:
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
             facts["lease"] = self._terms.seconds
             self._on_event(Event("loop_blocked", logging.WARNING, facts))
+        return woken
 
     @property
     def _due(self) -> bool:
