@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from faults.history import Attempt, Receipt, digest
 from faults.task import make
+from penstock._core.messages import shard_record
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -55,7 +56,16 @@ class Stranger:
         self._count += 1
         return f"foreign-{self._count}"
 
+    def _record_shards(self, key: str) -> None:
+        """Record the shards, if that was lost: without it nobody has to read them."""
+        shards = self._run.plan.shards
+        stream, _, number = key.rpartition(":")
+        if shards and number.isdecimal():
+            record = shard_record.dump(shards, "", 0.0)
+            self._run.direct.call("SET", shard_record.key(stream), record, "NX")
+
     def _write(self, key: str, id_: str, *fields: str | bytes) -> str | None:
+        self._record_shards(key)
         reply = self._run.direct.call("XADD", key, id_, *fields)
         return reply.decode() if isinstance(reply, bytes) else None
 
