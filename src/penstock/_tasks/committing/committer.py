@@ -133,8 +133,7 @@ class Committer(StoppableTask):
                             continue
                         self._commit_at = None
                         await self._round()
-                        if self._dead_letter_writer is not None:
-                            await self._dead_letter_writer.round()
+                        await self._write_dead_letters()
                     except ConnectionLost as error:
                         self._last_error = error
                         await self._connection.restore(error.reason)
@@ -145,6 +144,12 @@ class Committer(StoppableTask):
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_late()
             self._rounds.advance()
+
+    async def _write_dead_letters(self) -> None:
+        writer = self._dead_letter_writer
+        if writer is not None and await writer.round() and self._interval is not None:
+            # Until they are acknowledged, a lost lease leads to second copies.
+            await self._round()
 
     def hurry(self) -> None:
         """Use round trips for outcomes only, because the consumer closes."""

@@ -74,6 +74,8 @@ class DeadLetterWriter:
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
         self._may_script = True
+        # Whether this round has written copies of entries that are still pending.
+        self._copied = False
         # Entries that were sent before, and whose reply was lost.
         self._unanswered: set[Entry] = set()
         # The time when refused dead letters are sent again.
@@ -85,18 +87,23 @@ class DeadLetterWriter:
             return None
         return max(0.0, self._retry_at - _clock.monotonic())
 
-    async def round(self) -> None:
+    async def round(self) -> bool:
         """Write the dead letters that wait, unless a refusal is too recent.
+
+        Returns:
+            Whether there are copies of entries that are not acknowledged yet.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
+        self._copied = False
         while self.due_in() == 0.0:
             async with self._send_lock:
                 dead = self._ledger.acks.dead_letters_to_send(_BATCH)
                 if not dead:
-                    return  # all of them have been sent
+                    break  # all of them have been sent
                 await self._write(dead)
+        return self._copied
 
     async def _write(self, dead: Sequence[Entry]) -> None:
         try:
@@ -138,6 +145,7 @@ class DeadLetterWriter:
             self._ledger.dead_letter_confirmed(entry, ours=bool(reply) or repeated)
         else:
             self._ledger.dead_letter_written(entry)
+            self._copied = True
 
     def _command(self, entry: Entry) -> commands.Command:
         letter, member = self._dead_letter(entry), self._member
