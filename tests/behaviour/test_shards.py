@@ -16,6 +16,7 @@ from penstock import (
     RESUMABLE,
     ClosedError,
     ConfigurationError,
+    ConnectionLost,
     Consumer,
     Message,
     Prefetch,
@@ -27,6 +28,7 @@ from penstock import (
     admin,
 )
 from support.events import Events
+from support.proxy import proxy
 from support.server import with_login
 from support.waiting import (
     eventually,
@@ -284,6 +286,30 @@ async def test_shards_can_be_assigned_and_unassigned(
         await consumer.assign(shard)
         expected = [2, 5, 22, 25] if mode is REALTIME else [22, 25]
         assert numbers(await read(consumer, len(expected))) == expected
+
+
+@pytest.mark.parametrize("search", [False, True])
+async def test_an_assignment_that_fails_has_no_effect_later(
+    url: str, stream: str, *, search: bool
+) -> None:
+    other = f"{stream}-other"
+    given: dict[str, Any] = {"group": "g", "shards": DISCOVER} if search else {}
+    given.setdefault("group", "g")
+    await send(url, stream, 1)
+    await spread(url, other, 2, 3, shards=2)
+    async with proxy(url) as between:
+        async with Consumer(stream, url=between.url, **given) as consumer:
+            assert numbers(await read(consumer, 1)) == [1]
+            await between.stop()
+            with pytest.raises(ConnectionLost):
+                await consumer.assign(other)
+            await between.start()
+            await send(url, stream, 4)
+            assert numbers(await read(consumer, 1)) == [4]
+            assert await consumer.next(timeout=3.5) is None  # it has looked again
+            assert {shard.stream for shard in consumer.shards} == {stream}
+            await consumer.assign(other)
+            assert sorted(numbers(await read(consumer, 2))) == [2, 3]
 
 
 async def test_others_get_the_queued_messages_of_an_unassigned_shard_at_once(

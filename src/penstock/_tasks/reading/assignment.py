@@ -172,8 +172,18 @@ class Assignment:
         return self.readers
 
     async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
-        """Begin to read a stream, or some of its shards."""
-        await self._add(shards or await self._find(stream), self._config.start)
+        """Begin to read a stream, or some of its shards; if this fails, none."""
+        is_new = not self._reads(stream)
+        try:
+            await self._add(shards or await self._find(stream), self._config.start)
+        except BaseException:
+            # Otherwise its shards would be found, and read, later.
+            if is_new and not self._reads(stream):
+                self._shard_records.ignore(stream)
+            raise
+
+    def _reads(self, stream: str) -> bool:
+        return any(shard.stream == stream for shard in self.cursors.shards)
 
     async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Stop reading a stream, or some of its shards."""

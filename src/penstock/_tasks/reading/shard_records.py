@@ -84,9 +84,16 @@ class ShardRecords(StoppableTask):
         """
         if self._search:
             return await self._discovery.watch(stream)
+        before = self._known.pop(stream, None)
         self._known[stream] = {}
-        stored = await self._calls([commands.get(shard_record.key(stream))])
-        [shards] = await self._found([stream], stored)
+        try:
+            stored = await self._calls([commands.get(shard_record.key(stream))])
+            [shards] = await self._found([stream], stored)
+        except BaseException:
+            self._known.pop(stream, None)
+            if before is not None:
+                self._known[stream] = before
+            raise
         if stream not in self._known:  # its record is open
             return await self._discovery.watch(stream)
         shards = shards or [shard_keys.single(stream)]
