@@ -154,6 +154,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+get": Without(roles.reads, event="looking_refused"),
         "+xread": Without(roles.reads, AccessError),
         "+xinfo|stream": Without(roles.reads, AccessError),
+        "+set": Without(roles.restores_a_record_without_a_group),
         "+exists": Without(roles.finds_shards_without_a_group),
         "+type": Without(roles.searches_for_shards, event="looking_refused"),
         "+eval": Without(roles.reads, named=False),
@@ -184,6 +185,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xadd": Without(
             roles.writes_dead_letters, AssertionError, "dead_letters_refused"
         ),
+        "+set": Without(roles.restores_a_record),
         "+exists": Without(roles.finds_shards),
         "+type": Without(roles.searches_for_shards_in_a_group, event="looking_refused"),
         "+eval": Without(roles.writes_dead_letters),

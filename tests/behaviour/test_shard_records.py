@@ -324,6 +324,22 @@ async def test_a_record_that_is_lost_takes_no_shard_from_a_consumer(
         assert numbers(await read(consumer, 1)) == [5]
 
 
+async def test_a_running_consumer_writes_a_lost_record_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    await spread(url, stream, 0, 1, shards=2)
+    record = await redis.get(shard_record.key(stream))
+    async with Consumer(stream, url=url, **options(LOAD_BALANCED)) as consumer:
+        await read(consumer, 2)
+        await redis.delete(shard_record.key(stream))
+
+        async def is_back() -> bool:
+            return bool(await redis.get(shard_record.key(stream)) == record)
+
+        await eventually(is_back)
+    assert await recorded(url, stream) == (2, "RoundRobin")
+
+
 async def test_looking_costs_one_cheap_command_for_all_streams(
     url: str, stream: str, redis: Any
 ) -> None:

@@ -239,6 +239,22 @@ async def finds_shards_without_a_group(context: Context) -> None:
         assert await consumer.next(timeout=0.05) is None
 
 
+async def restores_a_record(context: Context) -> None:
+    """Write a record again that the server has lost, in a group."""
+    await record_shards(context.redis, context.stream, 2)
+    async with context.consumer() as consumer:
+        await context.redis.delete(f"{{{context.stream}}}.shards")
+        assert await consumer.next(timeout=2.6) is None
+
+
+async def restores_a_record_without_a_group(context: Context) -> None:
+    """Write a record again that the server has lost, in REALTIME."""
+    await record_shards(context.redis, context.stream, 2)
+    async with context.consumer(mode=REALTIME) as consumer:
+        await context.redis.delete(f"{{{context.stream}}}.shards")
+        assert await consumer.next(timeout=2.6) is None
+
+
 async def searches_for_shards(context: Context) -> None:
     """Look for shards by name."""
     await context.add(0, key=f"{context.stream}:0")

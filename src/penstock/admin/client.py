@@ -220,8 +220,8 @@ class Admin(Openable[AdminConnection]):
     async def delete_stream(self, stream: str) -> bool:
         """Delete a stream: all its shards with their groups, and its record.
 
-        Open consumers recreate the shards that they read. A producer that sends to the
-        stream records its shards again.
+        Open consumers recreate the shards that they read, and the record. A producer
+        that sends to the stream records its shards again.
 
         Args:
             stream: The stream's name.

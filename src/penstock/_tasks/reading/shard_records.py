@@ -64,6 +64,9 @@ class ShardRecords(StoppableTask):
         # user may not read, so that looking again would fill the server's ACL log.
         self._reported: set[str] = set()
         self._refused: set[str] = set()
+        # The last record that was seen of each stream.
+        self._seen: dict[str, bytes] = {}
+        self._may_restore = True
         self._rounds = 0
         # Whether one command may ask for several records.
         self._one_command = True
@@ -131,7 +134,9 @@ class ShardRecords(StoppableTask):
         if self._rounds % _ROUNDS or not self._known:
             return
         streams = [stream for stream in self._known if stream not in self._refused]
-        found = await self._found(streams, await self._stored(streams))
+        stored = await self._stored(streams)
+        await self._restore(streams, stored)
+        found = await self._found(streams, stored)
         new = [
             shard
             for stream, shards in zip(streams, found, strict=True)
@@ -154,6 +159,30 @@ class ShardRecords(StoppableTask):
             # The keys are in several slots of a cluster, or MGET is not allowed.
             self._one_command = False
         return await self._calls([commands.get(key) for key in keys])
+
+    async def _restore(self, streams: Sequence[str], stored: Sequence[Any]) -> None:
+        """Write records again that were lost with the server's memory.
+
+        Otherwise a consumer that opens later would not find the shards, unless a
+        producer sends to the stream before.
+        """
+        gone = [
+            stream
+            for stream, reply in zip(streams, stored, strict=True)
+            if reply is None and stream in self._seen
+        ]
+        if not gone or not self._may_restore:
+            return
+        replies = await self._calls(
+            [
+                commands.set_if_missing(shard_record.key(stream), self._seen[stream])
+                for stream in gone
+            ]
+        )
+        self._may_restore = not any(
+            isinstance(reply, ErrorReply) and reply.kind is ErrorKind.FATAL
+            for reply in replies
+        )
 
     async def _found(
         self, streams: Sequence[str], stored: Sequence[Any]
@@ -205,8 +234,9 @@ class ShardRecords(StoppableTask):
             self._report("shards_unreadable", logging.ERROR, stream, text)
             return []
         self._reported.discard(stream)
-        if record is None:
+        if reply is None or record is None:
             return []
+        self._seen[stream] = reply
         if record.number is None:
             self._discovery.follow(stream, self._known.pop(stream, ()))
             return []
