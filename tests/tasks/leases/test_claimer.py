@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.renewal import renew
+from penstock.errors import ClosedError
 from penstock.message import Shard
 from support.events import Events
 from support.ledger import A, SpyLedger, only, raw
@@ -72,11 +74,11 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     assert ledger.take_next() is None
 
 
-@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("fits", [True, False, None])
 async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
-    events: Events, *, fits: bool
+    events: Events, *, fits: bool | None
 ) -> None:
-    """Later it would take back the count of the start."""
+    """Later it would take back the count of the start. None: the reader has ended."""
     ledger = SpyLedger(lease=1.0)
     member = SimpleNamespace(group="g", name="c")
 
@@ -96,6 +98,8 @@ async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
         [count] = connection.requests[-1]
         assert count[0] == b"EVAL"
         assert count[-3:] == (b"RETRYCOUNT", 1, raw(1))
+        if fits is None:
+            raise ClosedError("consumer")
         if not fits:
             return ids, None
         on_entries([(id_, (b"msg", b"x")) for id_ in ids])
@@ -111,7 +115,8 @@ async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
         interval=1.0,
         on_event=events,
     )
-    await claimer._search(A)
+    with pytest.raises(ClosedError) if fits is None else nullcontext():
+        await claimer._search(A)
     after = [command[-5:] for command in connection.requests[-1]]
     if fits:
         assert ledger.work.length == 2

@@ -297,7 +297,14 @@ class Claimer(StoppableTask):
             here.extend(id_ for id_, fields in entries if fields)
             self._waiters.notify_ready(new)
 
-        left, refused = await self._fetch(shard, list(counts), record)
+        try:
+            left, refused = await self._fetch(shard, list(counts), record)
+        except ClosedError:
+            # The reader has ended. Nobody has started these, so they count as before.
+            unread = {id_: n for id_, n in counts.items() if id_ not in in_hand}
+            if unread:
+                await self._release_rest(shard, unread, asked)
+            raise
         ledger.counters.claimed += taken
         await self._release_probes()
         if taken:
