@@ -33,7 +33,8 @@ _PAUSE: Final = 0.004
 _MANY_TURNS: Final = 20_000
 
 # Killed loops. If their coroutines were collected, they would run to their end: Python
-# closes a coroutine that nobody can resume, and its `finally` blocks run.
+# closes a coroutine that nobody can resume, and its `finally` blocks run. They would
+# also be collected at any time, within another run or another test.
 _killed: Final[list[tuple[Loop, list[asyncio.Task[Any]]]]] = []
 
 
@@ -334,8 +335,10 @@ class Loop(asyncio.BaseEventLoop):
         return self._closed
 
     def close(self) -> None:
-        """Close the loop."""
+        """Close the loop; what still runs on it is killed."""
         self._closed = True
+        if self.pending:
+            self.kill()
 
     def get_debug(self) -> bool:
         """Return False: debugging would make runs slow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -356,6 +357,28 @@ def test_what_a_process_leaves_behind_is_listed(bench: Bench) -> None:
     assert "timer" in left
     assert "connection 1" in left
     assert "odd" in left
+
+
+def test_what_a_process_leaves_behind_never_runs_to_its_end() -> None:
+    ran = list[str]()
+
+    async def forget() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ran.append("its end")
+
+    async def main() -> None:
+        asyncio.get_running_loop().create_task(forget())
+        ran.append("it")
+        await asyncio.sleep(1)
+
+    bench = Bench()
+    bench.run(main)
+    bench.close()
+    del bench
+    gc.collect()
+    assert ran == ["it"]
 
 
 def test_processes_run_side_by_side(bench: Bench) -> None:
