@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -34,6 +35,7 @@ from penstock._tasks.handling.receiving import next_message, take_messages
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
+from penstock._tasks.ownership_config import ownership_of
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.credentials import Credentials, credentials_of
@@ -49,7 +51,10 @@ from penstock.options import (
     Claim,
     Commit,
     Mode,
+    OnShards,
     Ordering,
+    Owned,
+    Ownership,
     Prefetch,
     Start,
     StartAt,
@@ -89,6 +94,10 @@ class Options(TypedDict, total=False):
     dead_letter_retention: Retention | None
     middleware: Iterable[Middleware[Any]]
     mkstream: bool
+    ownership: Owned | Ownership | str
+    on_assigned: OnShards | None
+    on_revoked: OnShards | None
+    on_lost: OnShards | None
     open_timeout: Duration
     close_timeout: Duration
     on_event: OnEvent
@@ -171,6 +180,21 @@ class Consumer(Openable[Session[T]], Generic[T]):
             `Middleware`.
         mkstream: Whether a missing stream is created, empty; default True. With False,
             opening raises `StreamMissing`.
+        ownership: `"shared"` (default): any consumer of the group gets the next message
+            of a shard. `"owned"`, or `Owned(...)`: each shard is read by one consumer
+            of the group at a time, so that `ordering="key"` and `"shard"` hold across
+            processes. See docs/owned-shards.md. A consumer with a `name` keeps its
+            place for a lease after closing: back within that time, under the same name,
+            it has the same shards. Needs scripts, a group, and acknowledgements after
+            the handler.
+        on_assigned: An async function that is called with the shards that this consumer
+            owns from now on, before their first message is handed out. If it raises,
+            these shards are given up for a lease. The three functions are never called
+            at the same time.
+        on_revoked: The same for shards that are given up, when all outcomes are on the
+            server and before another consumer can have the shards.
+        on_lost: The same for shards that another consumer has taken, because this
+            process stood still for longer than the lease, for example.
         open_timeout: Seconds for which opening retries while no connection can be made,
             or while the server refuses for a reason that may pass: it is loading its
             data, has no memory left, or is a replica. Default 0: one try.
@@ -244,6 +268,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
         dead_letter_retention: Retention | None = None,
         middleware: Iterable[Middleware[Any]] = (),
         mkstream: bool = True,
+        ownership: Owned | Ownership | str = Ownership.SHARED,
+        on_assigned: OnShards | None = None,
+        on_revoked: OnShards | None = None,
+        on_lost: OnShards | None = None,
         open_timeout: Duration = 0,
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
@@ -275,6 +303,20 @@ class Consumer(Openable[Session[T]], Generic[T]):
             codec = codec_for(payload)
         if codec is not None:
             content_type_of(codec)
+        owned = ownership_of(
+            ownership,
+            mode=mode,
+            policy=policy,
+            name=name,
+            claim=claim,
+            picks_shards=shards is not None and shard_numbers(shards) is not None,
+            callbacks={
+                "on_assigned": on_assigned,
+                "on_revoked": on_revoked,
+                "on_lost": on_lost,
+            },
+        )
+        lease = claim.idle if owned is None else owned.options.lease
         dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
@@ -292,7 +334,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             commit_interval=seconds(commit.interval, "Commit(interval)"),
             commit_max_pending=commit.max_pending,
             commit_delay=seconds(commit.delay, "Commit(delay)"),
-            lease=seconds(claim.idle, "Claim(idle)"),
+            lease=seconds(lease, "the lease"),
             claim_interval=None
             if claim.interval is None
             else seconds(claim.interval, "Claim(interval)"),
@@ -305,6 +347,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
             credentials=credentials_of(credentials),
+            ownership=owned,
         )
 
     def _opener(self) -> Live[Session[T]]:
@@ -770,7 +813,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        return self._known().ledger.statistics()
+        session = self._known()
+        return replace(session.ledger.statistics(), owned=session.owned)
 
     async def aclose(self) -> None:
         """Close now, like leaving `async with` cleanly; any task may call it.

@@ -42,6 +42,7 @@ __all__ = [
     "DecodeError",
     "GaveUp",
     "MessageTooLarge",
+    "NameInUse",
     "NotDurable",
     "PenstockError",
     "SendFailed",
@@ -163,6 +164,27 @@ class ClosedError(UsageError):
             f"this {what} is not open; use it inside `async with` or between start() "
             f"and aclose(), create a new one after it was closed, and a separate one "
             f"in a forked process"
+        )
+
+
+class NameInUse(UsageError):  # noqa: N818 - a state more than an error
+    """Another process is a member of the group under this consumer's name.
+
+    With owned shards, the one that came later has the shards. Both would take them from
+    each other for ever, so this consumer takes none any more.
+
+    Attributes:
+        group: The group.
+        name: The name.
+    """
+
+    def __init__(self, group: str, name: str) -> None:
+        self.group = group
+        self.name = name
+        super().__init__(
+            f"another process is a member of group {group!r:.80} by the name "
+            f"{name!r:.80}, and has taken a shard from this one; give each process a "
+            f"name of its own, or leave name= out"
         )
 
 

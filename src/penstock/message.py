@@ -229,6 +229,8 @@ class Delivered(Protocol):
     @property
     def deliveries(self) -> int: ...
     @property
+    def epoch(self) -> int: ...
+    @property
     def fields(self) -> Sequence[bytes]: ...
 
 
@@ -314,6 +316,17 @@ class Message(Struct, Generic[T_co], eq=False, gc=False):
         message rates.
         """
         return self._entry.deliveries
+
+    @property
+    def epoch(self) -> int:
+        """The number of the ownership of its shard; 0 where shards are not owned.
+
+        It grows each time a member of the group takes the shard. So it is a fencing
+        token: a database that remembers the highest number it has seen for a shard can
+        refuse a write with a lower one, which comes from an owner that stood still and
+        was replaced.
+        """
+        return self._entry.epoch
 
     @property
     def lost(self) -> bool:

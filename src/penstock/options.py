@@ -5,6 +5,7 @@ Durations are seconds, as a number or a `timedelta`; they are stored as float.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
-from penstock.message import EntryId
+from penstock.message import EntryId, Shard
 
 __all__ = [
     "DELAYED",
@@ -30,7 +31,10 @@ __all__ = [
     "Claim",
     "Commit",
     "Mode",
+    "OnShards",
     "Ordering",
+    "Owned",
+    "Ownership",
     "Prefetch",
     "Start",
     "StartAt",
@@ -42,6 +46,9 @@ __all__ = [
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 E = TypeVar("E", bound=Enum)
+
+OnShards: TypeAlias = Callable[[tuple[Shard, ...]], Awaitable[None]]
+"""An async function that is called with shards, see `Consumer(on_assigned=...)`."""
 
 
 class Mode(Enum):
@@ -148,6 +155,15 @@ def place(at: StartAt | str, option: str) -> Start | EntryId:
         f"{option}={at!r:.60} is not a position in a stream; pass EARLIEST, LATEST, "
         f"an entry id or an aware datetime"
     )
+
+
+class Ownership(Enum):
+    """Whether the consumers of a group share the entries of a shard, or own shards."""
+
+    SHARED = "shared"
+    """Any consumer of the group gets the next entry of a shard."""
+    OWNED = "owned"
+    """Each shard is read by one consumer of the group at a time, see `Owned`."""
 
 
 class Ordering(Enum):
@@ -279,6 +295,42 @@ class Claim:
         if interval is not None:
             interval = seconds(interval, "Claim(interval)", zero=False)
         object.__setattr__(self, "interval", interval)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """How the members of a group own the shards of their streams.
+
+    Each shard is read by one member at a time, so that `ordering="key"` and `"shard"`
+    hold across processes. All members of a group use the same lease.
+
+    Attributes:
+        lease: Seconds for which a member owns a shard without a sign of life; default
+            10. If a member dies, others have its shards after that time.
+        drain: Seconds for which handlers may go on when a shard is to be handed over;
+            default 30. Messages whose handlers take longer are lost to this member, and
+            the next owner handles them again.
+        weight: The share of the shards that this member gets, relative to the other
+            members; default 1.
+        settle: Seconds for which a new group waits for more members before shards are
+            assigned; default 0. It saves moves where many members start at once and
+            load state for each shard.
+
+    Raises:
+        ConfigurationError: A duration is invalid, or the weight is less than 1.
+    """
+
+    lease: Duration = 10.0
+    drain: Duration = 30.0
+    weight: int = 1
+    settle: Duration = 0.0
+
+    def __post_init__(self) -> None:
+        lease = seconds(self.lease, "Owned(lease)", zero=False)
+        object.__setattr__(self, "lease", lease)
+        object.__setattr__(self, "drain", seconds(self.drain, "Owned(drain)"))
+        count(self.weight, "Owned(weight)")
+        object.__setattr__(self, "settle", seconds(self.settle, "Owned(settle)"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Statistics:
         bytes_in_hand: The bytes of these entries.
         uncommitted: Entries acknowledged here whose acknowledgement the server has not
             confirmed yet.
+        owned: Shards that this consumer owns now; 0 where shards are not owned.
     """
 
     received: int
@@ -49,3 +50,4 @@ class Statistics:
     in_hand: int
     bytes_in_hand: int
     uncommitted: int
+    owned: int = 0

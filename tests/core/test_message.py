@@ -257,6 +257,7 @@ class Delivery:
         self.shard = Shard(stream, 2, stream.encode("utf-8", "surrogateescape"))
         self.id = raw
         self.deliveries = 3
+        self.epoch = 0
         self.fields: Sequence[bytes] = (b"msg", b"body")
 
 

@@ -314,13 +314,13 @@ def commit_for_ever() -> Iterator[None]:
 
     async def flush(self: Committer) -> None:
         waiting = self._ledger.shards.unconfirmed()
-        self._urgent += 1
+        self.urgent += 1
         try:
             while any(entry.unconfirmed for entry in waiting):
                 self._outcomes.set()
                 await self._rounds.wait()
         finally:
-            self._urgent -= 1
+            self.urgent -= 1
 
     with patch.object(Committer, "flush", flush):
         yield

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, TypeVar
 
 from penstock._connection.command_connection import CommandConnection
@@ -20,6 +21,7 @@ from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
+from penstock._tasks.committing.acks import Acks, PlainAcks
 from penstock._tasks.committing.committer import CommitPace, Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.consumer_config import ConsumerConfig
@@ -36,7 +38,16 @@ from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.loop_binding import LoopBinding
+from penstock._tasks.ownership.assembly import (
+    OwnershipParts,
+    make_owned_streams,
+    with_owned_shards,
+)
+from penstock._tasks.ownership.guarded_writes import GuardedAcks, GuardedClaims
+from penstock._tasks.ownership.owned_shards import OwnedMembership
+from penstock._tasks.ownership.owned_streams import OwnedStreams
 from penstock._tasks.reading.assignment import Assignment
+from penstock._tasks.reading.read_fence import ReadFence
 from penstock._tasks.reading.reader import Reader, ReaderHooks
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_records import ShardRecords
@@ -59,16 +70,17 @@ class GroupParts:
         member: What it is in its group.
         claims: Claims entries that are its own.
         committer: Sends outcomes.
-        claimer: Claims entries of dead consumers.
-        silence: Stops reading while the command connection does not answer.
+        claimer: Claims entries of dead consumers; None where shards are owned.
+        silence: Stops reading while the command connection does not answer; None where
+            shards are owned.
         postponed: Set when the next retry is due earlier than before.
     """
 
     member: Membership
     claims: OwnClaims
     committer: Committer
-    claimer: Claimer
-    silence: SilenceWatch
+    claimer: Claimer | None
+    silence: SilenceWatch | None
     postponed: AutoResetEvent
 
 
@@ -90,6 +102,7 @@ class Parts(Generic[T]):
         delayed_acks: Entries that are acknowledged by time alone, under DELAYED.
         handed_out: Set when one of those was handed out.
         group: What only a consumer has that acknowledges; None for all others.
+        streams: Own shards of each stream; None where shards are shared.
     """
 
     ledger: Ledger
@@ -104,6 +117,7 @@ class Parts(Generic[T]):
     delayed_acks: DelayedAcks | None
     handed_out: AutoResetEvent
     group: GroupParts | None
+    streams: OwnedStreams | None
 
 
 def assemble(
@@ -133,7 +147,7 @@ class _Assembler(Generic[T]):
         connection: CommandConnection,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self._config = config
+        self._config = config = with_owned_shards(config)
         self._connector = connector
         self._connection = connection
         self._on_demand = config.policy is AutoCommit.DISABLED
@@ -141,7 +155,8 @@ class _Assembler(Generic[T]):
         self._outcomes = AutoResetEvent()
         self._handed_out = AutoResetEvent()
         self._send_lock = asyncio.Lock()
-        self._claims = OwnClaims(config.member) if config.member else None
+        self._claims = _claims_of(config.member)
+        self._streams: OwnedStreams | None = None
         self._committer: Committer | None = None
         self._silence: SilenceWatch | None = None
         self._delayed_acks: DelayedAcks | None = None
@@ -181,6 +196,8 @@ class _Assembler(Generic[T]):
     def parts(self) -> Parts[T]:
         """Make what is left, and connect the signals."""
         group = self._make_group()
+        if group is not None:
+            self._streams = self._make_streams(group)
         self._connect(group)
         self._assignment.readers = self._readers
         self._assignment.claimer = group.claimer if group else None
@@ -197,6 +214,7 @@ class _Assembler(Generic[T]):
             delayed_acks=self._delayed_acks,
             handed_out=self._handed_out,
             group=group,
+            streams=self._streams,
         )
 
     def _connect(self, group: GroupParts | None) -> None:
@@ -214,8 +232,9 @@ class _Assembler(Generic[T]):
         signals.recovered.connect(self._counts.count_again)
         self._connection.on_restored = signals.restored
         if group is not None:
-            signals.capacity.connect(group.claimer.resume)
-            signals.recovered.connect(group.claimer.search_now)
+            if group.claimer is not None:
+                signals.capacity.connect(group.claimer.resume)
+                signals.recovered.connect(group.claimer.search_now)
             signals.postponed.connect(group.postponed.set)
             group.committer.on_round = signals.sent
 
@@ -229,7 +248,8 @@ class _Assembler(Generic[T]):
                 # Under DISABLED it is the user who decides how much waits.
                 max_uncommitted=None if self._on_demand else most + 10 * pending,
                 max_attempts=config.retry.max_attempts if config.retry else None,
-                lease=config.lease,
+                # An owned shard has a lease, its entries have none.
+                lease=config.lease if config.ownership is None else inf,
                 acknowledges=config.acknowledges,
                 # One consumer, one message after the other: an outage is no reason to
                 # hand them out in another order.
@@ -332,7 +352,14 @@ class _Assembler(Generic[T]):
                 on_recovered=self._signals.recovered,
             ),
             on_event=config.on_event,
+            fence=self._fence_of(cursor),
         )
+
+    def _fence_of(self, cursor: Cursor) -> ReadFence | None:
+        if self._streams is None:
+            return None
+        [shard] = cursor.shards
+        return self._streams.owner_of(shard).fence()
 
     async def _unblock(self, client: int) -> None:
         """End a reader's blocked read."""
@@ -347,6 +374,8 @@ class _Assembler(Generic[T]):
         if member is None or claims is None or not config.acknowledges:
             return None
         self._committer = committer = self._make_committer(member, claims)
+        if config.ownership is not None:
+            return GroupParts(member, claims, committer, None, None, AutoResetEvent())
         self._silence = silence = SilenceWatch(
             self._connection,
             member,
@@ -366,12 +395,29 @@ class _Assembler(Generic[T]):
         )
         return GroupParts(member, claims, committer, claimer, silence, AutoResetEvent())
 
+    def _make_streams(self, group: GroupParts) -> OwnedStreams | None:
+        return make_owned_streams(
+            self._config,
+            OwnershipParts(
+                connector=self._connector,
+                connection=self._connection,
+                ledger=self._ledger,
+                claims=group.claims,
+                committer=group.committer,
+                assignment=self._assignment,
+                readers=self._readers,
+                signals=self._signals,
+                stop=self._entry_queue.gate.stop,
+            ),
+        )
+
     def _make_committer(self, member: Membership, claims: OwnClaims) -> Committer:
         config = self._config
         return Committer(
             self._connection,
             ledger=self._ledger,
             claims=claims,
+            acks=_acks_of(member),
             pace=CommitPace(
                 interval=None if self._on_demand else config.commit_interval,
                 outcomes=self._outcomes,
@@ -401,3 +447,15 @@ class _Assembler(Generic[T]):
             send_lock=self._send_lock,
             on_event=config.on_event,
         )
+
+
+def _claims_of(member: Membership | None) -> OwnClaims | None:
+    if isinstance(member, OwnedMembership):
+        return GuardedClaims(member)
+    return None if member is None else OwnClaims(member)
+
+
+def _acks_of(member: Membership) -> Acks:
+    if isinstance(member, OwnedMembership):
+        return GuardedAcks(member.owned)
+    return PlainAcks(member.group)

@@ -72,6 +72,8 @@ class Closing(Generic[T]):
         # Leases matter no more, and what is on its way may come through.
         self._connection.lift_patience()
         parts.shard_records.cut()
+        if parts.streams is not None:
+            parts.streams.close()
         async with task_group() as both:
             both.start_soon(self._stop_reading, deadlines)
             both.start_soon(
@@ -107,7 +109,8 @@ class Closing(Generic[T]):
     async def _stop_reading(self, deadlines: CloseDeadlines) -> None:
         group = self._parts.group
         every: list[ReaderPool | Claimer] = [self._parts.readers]
-        every += [group.claimer] if group is not None else []
+        if group is not None and group.claimer is not None:
+            every.append(group.claimer)
         with _until(deadlines.reading):
             async with task_group() as all_:
                 for each in every:
@@ -139,10 +142,14 @@ class Closing(Generic[T]):
             async with task_group() as both:
                 both.start_soon(_flush, group)
                 both.start_soon(self._release, group, stranded)
+            if self._parts.streams is not None:
+                await self._parts.streams.closed()
         self._report(dead_lettering)
 
     def _stranded_shards(self, group: GroupParts) -> Sequence[Shard]:
         """Return the shards of which entries may be pending that are unknown here."""
+        if group.claimer is None:
+            return ()  # what is pending is the next owner's, whatever its name
         if group.claimer.stranded:
             return self._parts.assignment.cursors.shards
         return self._parts.readers.stranded

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from penstock._core.messages import shard_keys
 from penstock._tasks.group import Membership
+from penstock._tasks.ownership_config import OwnershipConfig
 from penstock.codecs import Codec
 from penstock.credentials import Credentials
 from penstock.durations import count
@@ -55,6 +56,7 @@ class ConsumerConfig(Generic[T]):
         dead_letters: The name of the dead-letter stream; `{stream}` in it is replaced
             by the message's stream.
         dead_letter_retention: How much of that stream is kept; None keeps everything.
+        ownership: How shards are owned; None if consumers share them.
     """
 
     url: str | None
@@ -83,6 +85,7 @@ class ConsumerConfig(Generic[T]):
     close_timeout: float
     on_event: OnEvent
     credentials: Credentials | None = field(default=None, repr=False)
+    ownership: OwnershipConfig | None = None
 
     @property
     def owner(self) -> Mapping[str, object]:

@@ -49,6 +49,10 @@ class Membership:
     mkstream: bool
     noack: bool
 
+    def name_in(self, shard: Shard) -> str:
+        """Return the name under which the consumer reads a shard."""
+        return self.name
+
 
 def refusal(server: str, what: str, error: ErrorReply) -> ServerError:
     """Return the exception for an error reply.

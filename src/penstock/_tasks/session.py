@@ -88,11 +88,16 @@ class Session(Generic[T]):
         """
         parts, assignment = self._parts, self.assignment
         await retrying(self._connection, deadline, assignment.open)
-        connection = await retrying(self._connection, deadline, self._connector.connect)
-        parts.readers.start(connection, assignment.cursors.all[0])
+        if parts.streams is None:
+            connect = self._connector.connect
+            connection = await retrying(self._connection, deadline, connect)
+            parts.readers.start(connection, assignment.cursors.all[0])
         if parts.group is not None:
             self._spawn(parts.group.committer.run)
-            self._spawn(parts.group.claimer.run)
+            if parts.group.claimer is not None:
+                self._spawn(parts.group.claimer.run)
+            if parts.group.silence is not None:
+                self._spawn_clock(parts.group.silence.run)
             self._spawn_clock(
                 partial(
                     retry_when_due,
@@ -101,7 +106,6 @@ class Session(Generic[T]):
                     parts.entry_queue.waiters.notify_ready,
                 )
             )
-            self._spawn_clock(parts.group.silence.run)
         if parts.delayed_acks is not None:
             self._spawn_clock(
                 partial(
@@ -116,6 +120,10 @@ class Session(Generic[T]):
         if assignment.error is not None:
             parts.entry_queue.gate.fail(assignment.error)
         parts.entry_queue.guard_member.join()
+        if parts.streams is not None:
+            self._spawn(parts.streams.run)
+            join = partial(parts.streams.open, assignment.found)
+            await retrying(self._connection, deadline, join)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; if it fails, everything is closed."""
@@ -184,6 +192,8 @@ class Session(Generic[T]):
     async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Handle messages until the consumer closes, or has caught up."""
         self.checkouts.check_in_running_task()
+        if until_caught_up:
+            self._check_shared()
         if not until_caught_up:
             await self._parts.worker_pool.run(job)
             return
@@ -197,6 +207,7 @@ class Session(Generic[T]):
         Raises:
             PenstockError: The server refuses to say.
         """
+        self._check_shared()
         goal = self.goal()
         await goal.begin()
         self.watch(goal)
@@ -206,6 +217,14 @@ class Session(Generic[T]):
             goal.stop()
         if goal.error is not None:
             raise goal.error
+
+    def _check_shared(self) -> None:
+        if self._parts.streams is not None:
+            raise UsageError(
+                "until_caught_up waits for the messages of all shards, and this "
+                "consumer reads only those that it owns; use ownership='shared' for a "
+                "job that ends"
+            )
 
     def goal(self) -> CatchUp:
         """Return a goal that has not begun."""
@@ -235,6 +254,12 @@ class Session(Generic[T]):
     def _on_sent(self) -> None:
         for goal in self._goals:
             goal.check_soon()
+
+    @property
+    def owned(self) -> int:
+        """How many shards the consumer owns."""
+        streams = self._parts.streams
+        return 0 if streams is None else streams.number
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server."""
@@ -289,8 +314,11 @@ class Session(Generic[T]):
             goal.stop()
         parts.shard_records.cut()
         parts.readers.cut()
+        if parts.streams is not None:
+            parts.streams.cut()
         if parts.group is not None:
-            parts.group.claimer.cut()
+            if parts.group.claimer is not None:
+                parts.group.claimer.cut()
             parts.group.committer.cut()
         parts.entry_queue.guard_member.leave()
         parts.ledger.close()

@@ -32,6 +32,7 @@ class Entry:
     shard = Shard("orders", 0, b"orders")
     id = b"1-0"
     deliveries = 1
+    epoch = 0
 
 
 def settler() -> Settler[bytes]:

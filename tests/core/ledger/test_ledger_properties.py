@@ -1316,7 +1316,7 @@ class LedgerMachine(RuleBasedStateMachine):
         all_held = ready_queue.confirmed and ready_queue.held
         takeable = 0 if all_held else len(ready_queue.ready)
         assert self.ledger.work.length == takeable
-        queued = [*ready_queue.ready, *ready_queue.suspects]
+        queued = [*ready_queue.ready, *ready_queue.set_aside]
         found = Counter((e.shard.key, e.id) for e in queued)
         assert found == Counter((c.shard.key, c.id) for c in waiting_firsts)
         # An entry is deferred as long as the earlier handler runs, and no longer.
@@ -1328,8 +1328,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def suspects_are_set_aside_only_while_they_are_held(self) -> None:
         ready_queue = self.ledger._ready_queue
-        assert all(entry.suspected for entry in ready_queue.suspects)
-        assert self.held or not ready_queue.suspects, "suspects wait forever"
+        assert all(entry.suspected for entry in ready_queue.set_aside)
+        assert self.held or not ready_queue.set_aside, "suspects wait forever"
 
     def the_next_retry_is_the_earliest_postponed_copy(self) -> None:
         waits = self.having(State.POSTPONED)
@@ -1398,7 +1398,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert counts == (0, 0, 0)
         assert self.ledger.acks.dead_lettering == 0
         assert not self.ledger._ready_queue._lanes
-        assert not self.ledger._ready_queue.suspects
+        assert not self.ledger._ready_queue.set_aside
         assert not any(a.still_running for a in self.ledger.shards.values())
         assert not self.ledger._queue
         # Every copy has left or is unsettled.

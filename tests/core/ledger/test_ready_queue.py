@@ -192,7 +192,7 @@ def test_held_suspects_are_set_aside_and_others_go_on(
     ready_queue.hold(held=True)
     assert taken(ready_queue) is other
     assert taken(ready_queue) is None
-    assert list(ready_queue.suspects) == [one, two]
+    assert list(ready_queue.set_aside) == [one, two]
     ready_queue.hold(held=True)
     assert not ready_queue.ready
     ready_queue.add(late := entry(a, 5, "5"))
@@ -200,7 +200,7 @@ def test_held_suspects_are_set_aside_and_others_go_on(
     assert list(ready_queue.ready) == [one, two, late], (
         "suspects come before all others"
     )
-    assert not ready_queue.suspects
+    assert not ready_queue.set_aside
 
 
 def test_with_a_strict_order_no_suspect_is_set_aside() -> None:
@@ -217,7 +217,7 @@ def test_an_entry_that_is_not_a_suspect_is_never_deferred() -> None:
     ready_queue = ReadyQueue()
     ready_queue.hold(held=True)
     assert not ready_queue.defer(entry(shard_state(), 2))
-    assert not ready_queue.suspects
+    assert not ready_queue.set_aside
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
@@ -229,7 +229,7 @@ def test_a_suspect_can_be_removed_wherever_it_waits(order: Ordering) -> None:
     ready_queue.hold(held=True)
     assert taken(ready_queue) is None
     ready_queue.remove(one)
-    assert list(ready_queue.suspects) == [three]
+    assert list(ready_queue.set_aside) == [three]
     ready_queue.hold(held=False)
     assert taken(ready_queue) is three
 
@@ -261,7 +261,7 @@ def test_withdrawing_a_shard_takes_the_suspects_that_were_set_aside() -> None:
     ready_queue.hold(held=True)
     assert taken(ready_queue) is None
     assert ready_queue.withdraw(a) == [own]
-    assert list(ready_queue.suspects) == [others]
+    assert list(ready_queue.set_aside) == [others]
 
 
 def test_probes_are_listed_wherever_they_wait() -> None:
@@ -480,15 +480,15 @@ class LanesMachine(RuleBasedStateMachine):
             for name, waiting in self.waiting.items()
             if waiting and name not in busy
         ]
-        takeable = [*self.ready_queue.ready, *self.ready_queue.suspects]
+        takeable = [*self.ready_queue.ready, *self.ready_queue.set_aside]
         assert sorted(map(id, takeable)) == sorted(map(id, firsts))
-        assert all(each.suspected for each in self.ready_queue.suspects)
+        assert all(each.suspected for each in self.ready_queue.set_aside)
         total = sum(map(len, self.waiting.values()))
         assert self.ready_queue.behind == total - len(firsts)
 
     @invariant()
     def suspects_are_set_aside_only_while_they_are_held(self) -> None:
-        assert self.held or not self.ready_queue.suspects
+        assert self.held or not self.ready_queue.set_aside
 
     @invariant()
     def a_lane_exists_only_as_long_as_it_has_an_entry(self) -> None:

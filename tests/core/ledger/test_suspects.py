@@ -602,13 +602,13 @@ def test_without_acks_only_the_number_of_running_entries_is_known() -> None:
     assert (ledger.running, ledger.untracked) == ([], 1)
 
 
-def test_on_finished_is_called_whenever_an_entry_has_finished_or_is_confirmed() -> None:
+def test_watchers_are_called_whenever_an_entry_has_finished_or_is_confirmed() -> None:
     ledger = SpyLedger()
     finished: list[str] = []
     ledger.read(1, 2, 3)
     taken = [ledger.start_next() for _ in range(3)]
     assert not ledger.urgent
-    ledger.on_finished = lambda: finished.append("")
+    ledger.watchers[lambda: finished.append("")] = None
     assert ledger.urgent
     ledger.finish(taken[0], ack=True)
     assert len(finished) == 1

@@ -88,6 +88,11 @@ class Entry(Struct, eq=False, gc=False):
         return self.shard_state.shard
 
     @property
+    def epoch(self) -> int:
+        """The number of the ownership of its shard; 0 if the shard is not owned."""
+        return self.shard_state.epoch
+
+    @property
     def unconfirmed(self) -> bool:
         """Whether it has an outcome that the server has not confirmed."""
         return self.state in UNCONFIRMED
@@ -118,8 +123,10 @@ class ShardState:
         redelivered: Whether ids were delivered again, so that `entries` may have
             another entry of an id than a batch that was sent.
         group_recreated_at: When the group was last recreated, as far as that is known.
-        replaced: Whether the stream was recreated since: no entry here is one of the
-            present stream, and no outcome of them may be sent.
+        replaced: Whether the stream was recreated since, or the shard is not owned any
+            more: no outcome of an entry here may be sent.
+        epoch: The number of the ownership under which the entries were read; 0 if the
+            shard is not owned.
     """
 
     shard: Shard
@@ -135,6 +142,7 @@ class ShardState:
     redelivered: bool = False
     group_recreated_at: float = 0.0
     replaced: bool = False
+    epoch: int = 0
 
 
 class ShardStates(dict[bytes, ShardState]):
@@ -173,8 +181,12 @@ class ShardStates(dict[bytes, ShardState]):
         """Begin a new state for a shard; return the old one."""
         old = self.of(shard)
         old.replaced = True
-        self[shard.key] = ShardState(shard)
+        self[shard.key] = ShardState(shard, epoch=old.epoch)
         return old
+
+    def own(self, shard: Shard, epoch: int) -> None:
+        """Begin the state of an ownership; the former one has no entries."""
+        self[shard.key] = ShardState(shard, epoch=epoch)
 
     def forget_unsettled(self, end: float) -> None:
         """Remove unsettled entries whose lease is over: it began at `end` or before."""

@@ -163,7 +163,7 @@ class LeaseClock:
         if not self._acknowledges:
             return False
         end = now - self._lease
-        queues = (self._ready_queue.ready, self._ready_queue.suspects)
+        queues = (self._ready_queue.ready, self._ready_queue.set_aside)
         return any(queue and queue[0].leased_at <= end for queue in queues)
 
     def left(self, entry: Entry, now: float) -> float:

@@ -71,9 +71,9 @@ class Ledger:
         removals: Removes entries without an outcome.
         retries: Entries that wait for another attempt.
         work: Hands entries to workers.
-        on_finished: Called, while a possible poison message waits or runs, when a
-            handler has finished or an outcome is confirmed. (Not by `processed`, after
-            which the worker comes for another entry.)
+        watchers: Called, while a possible poison message waits or runs or a shard is
+            given up, when a handler has finished or an outcome is confirmed. (Not by
+            `processed`, after which an outcome will be confirmed.)
         closed: Whether everything was released.
     """
 
@@ -88,10 +88,10 @@ class Ledger:
         "deliveries",
         "flow",
         "leases",
-        "on_finished",
         "removals",
         "retries",
         "shards",
+        "watchers",
         "work",
     )
 
@@ -104,7 +104,7 @@ class Ledger:
         self._ready_queue = queue
         # Entries that a worker may take now, in order.
         self._queue = queue.ready
-        self.on_finished: Callable[[], None] | None = None
+        self.watchers: dict[Callable[[], None], None] = {}
         self.closed = False
         self.counters = counters = Counters()
         self.shards = shards = ShardStates()
@@ -360,13 +360,14 @@ class Ledger:
                 self.finish(entry, ack=False)
 
     def _finished(self) -> None:
-        if self.on_finished is not None:
-            self.on_finished()
+        if self.watchers:
+            for watcher in [*self.watchers]:
+                watcher()
 
     @property
     def urgent(self) -> bool:
-        """Whether outcomes are to be sent at once: a possible poison message waits."""
-        return self.on_finished is not None
+        """Whether outcomes are to be sent at once: somebody watches for them."""
+        return bool(self.watchers)
 
     # -- the server's replies ------------------------------------------------------
 
@@ -418,9 +419,28 @@ class Ledger:
         Returns:
             The ids of entries whose outcome is not sent.
         """
-        return self.removals.stream_recreated(shard) if self._acknowledges else []
+        return self.removals.lose_shard(shard) if self._acknowledges else []
+
+    def lose_shard(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard, which another consumer owns.
+
+        Returns:
+            The ids of entries whose outcome is not sent.
+        """
+        lost = self.removals.lose_shard(shard)
+        self._finished()
+        return lost
 
     # -- questions -----------------------------------------------------------------
+
+    def is_done_with(self, shard: Shard) -> bool:
+        """Return whether nothing of a shard is held, and no handler of it runs.
+
+        Without an order, a handler that has acknowledged its message and still runs is
+        not known any more.
+        """
+        entries = self.shards.of(shard).entries
+        return not entries and not self._ready_queue.has_lanes(shard.key)
 
     def unfinished(self, shard: Shard, mark: EntryId, *, settled: bool) -> bool:
         """Return whether this consumer still has something to do up to an id.

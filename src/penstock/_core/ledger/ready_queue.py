@@ -9,6 +9,9 @@ The server has to confirm the start of a possible poison message. While that is 
 possible, because there is no connection, these entries are held: they are set aside and
 others go on, unless the order is strict. With one attempt only, the start of each entry
 has to be confirmed, so all of them are held.
+
+The entries of an owned shard are held while this consumer may not start handlers of it.
+They are set aside in the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ class ReadyQueue:
 
     Attributes:
         ready: Entries that may be taken now.
-        suspects: Possible poison messages that were set aside.
+        set_aside: Possible poison messages that are held, and entries of held shards.
+        held_shards: The keys of the shards of which no entry may be taken now.
         held: Whether no entry may be taken now whose start has to be confirmed.
         strict: Whether no entry may pass a possible poison message that is held.
         confirmed: Whether the start of each entry has to be confirmed.
@@ -48,17 +52,19 @@ class ReadyQueue:
         "behind",
         "confirmed",
         "held",
+        "held_shards",
         "order",
         "ready",
+        "set_aside",
         "strict",
-        "suspects",
     )
 
     def __init__(self, *, strict: bool = False, confirmed: bool = False) -> None:
         self.strict = strict
         self.confirmed = confirmed
         self.ready: deque[Entry] = deque()
-        self.suspects: deque[Entry] = deque()
+        self.set_aside: deque[Entry] = deque()
+        self.held_shards: set[bytes] = set()
         self.held = False
         self.behind = 0
         self.order = Ordering.NONE
@@ -70,11 +76,19 @@ class ReadyQueue:
         self._orders = 0
 
     def defer(self, entry: Entry) -> bool:
-        """Set a possible poison message aside if it can't be taken now."""
-        if not entry.suspected or not self.held or self.strict or self.confirmed:
-            return False  # where nothing may pass it, nothing is taken then
-        self.suspects.append(entry)
-        return True
+        """Set an entry aside if it can't be taken now, and others may pass it."""
+        # Where nothing may pass a possible poison message, nothing is taken.
+        passable = not (self.strict or self.confirmed)
+        held = entry.suspected and self.held and passable
+        if held or self.is_held(entry):
+            self.set_aside.append(entry)
+            return True
+        return False
+
+    def is_held(self, entry: Entry) -> bool:
+        """Return whether an entry is of a shard of which none may be taken now."""
+        held = self.held_shards
+        return bool(held) and entry.shard_state.shard.key in held
 
     @property
     def blocked(self) -> bool:
@@ -129,8 +143,20 @@ class ReadyQueue:
         """Hold the entries whose start has to be confirmed, or end that."""
         self.held = held
         if not held:
-            self.ready.extendleft(reversed(self.suspects))
-            self.suspects.clear()
+            self._bring_back()
+
+    def hold_shard(self, key: bytes, *, held: bool) -> None:
+        """Hold the entries of a shard, or end that."""
+        if held:
+            self.held_shards.add(key)
+        elif key in self.held_shards:
+            self.held_shards.remove(key)
+            self._bring_back()
+
+    def _bring_back(self) -> None:
+        """Queue what was set aside; what is still held is set aside again."""
+        self.ready.extendleft(reversed(self.set_aside))
+        self.set_aside.clear()
 
     def free(self, entry: Entry) -> None:
         """Let the next entry of a lane be taken: this one is done."""
@@ -159,7 +185,7 @@ class ReadyQueue:
     def remove(self, entry: Entry) -> None:
         """Remove one entry, wherever it is."""
         lane = entry.lane
-        queue = self.suspects if entry in self.suspects else self.ready
+        queue = self.set_aside if entry in self.set_aside else self.ready
         if lane is None:
             queue.remove(entry)
         elif entry in queue:
@@ -179,7 +205,7 @@ class ReadyQueue:
             holders: Entries of it that are not here, and give up their lanes.
         """
         gone = []
-        for queue in (self.ready, self.suspects):
+        for queue in (self.ready, self.set_aside):
             gone += [entry for entry in queue if entry.shard_state is shard_state]
             staying = [each for each in queue if each.shard_state is not shard_state]
             queue.clear()
@@ -194,10 +220,14 @@ class ReadyQueue:
                 del self._lanes[lane]
         return gone
 
+    def has_lanes(self, key: bytes) -> bool:
+        """Return whether an entry of a shard waits or runs that has to be in order."""
+        return any(lane[0] == key for lane in self._lanes)
+
     def waiting(self) -> list[Entry]:
         """List all entries, in no order."""
         behind = filter(None, self._lanes.values())
-        return list(chain(self.ready, self.suspects, *behind))
+        return list(chain(self.ready, self.set_aside, *behind))
 
     def reorder(self, ordering: Ordering, entries: Iterable[Entry]) -> None:
         """Choose the order of handling, and queue all entries by it.
@@ -217,6 +247,6 @@ class ReadyQueue:
     def clear(self) -> None:
         """Remove all entries."""
         self.ready.clear()
-        self.suspects.clear()
+        self.set_aside.clear()
         self._lanes.clear()
         self.behind = 0

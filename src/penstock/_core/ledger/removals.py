@@ -125,12 +125,13 @@ class Removals:
             self.lose(entry)
         return [entry.id for entry in lost]
 
-    def stream_recreated(self, shard: Shard) -> list[bytes]:
-        """Lose all entries of a shard, whose stream was deleted and recreated.
+    def lose_shard(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard: they are another owner's, or do not exist.
 
-        Ids that are delivered from now on are those of new messages, even if they are
-        equal. Handlers that run are let finish, and their outcomes are dropped. What is
-        on its way to the server can't be recalled, but is not sent again.
+        If the stream was recreated, ids that are delivered from now on are those of new
+        messages, even if they are equal. Handlers that run are let finish, and their
+        outcomes are dropped. What is on its way to the server can't be recalled, but is
+        not sent again.
 
         Returns:
             The ids of entries whose outcome is not sent.
@@ -164,6 +165,10 @@ class Removals:
     def release_shard(self, shard: Shard) -> list[Released]:
         """Release a shard's entries, except those that handlers are running."""
         return list(self._release(self._shards.of(shard), {UNSETTLED}))
+
+    def release_waiting(self, shard: Shard) -> list[Released]:
+        """Release the entries of a shard that no handler and no user has."""
+        return list(self._release(self._shards.of(shard), ()))
 
     def _release(
         self, state: ShardState, also: Collection[State]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from penstock._core.ledger.entry import Entry, illegal, move
@@ -35,7 +36,10 @@ class WorkQueue:
 
     Attributes:
         counts_starts: Whether each start is counted before the handler begins, in this
-            turn.
+            turn. While a shard is held, all entries are taken that way, because it
+            looks at each of them.
+        hold_at: When shards may have to be held, because their leases are over.
+        on_hold_due: Called with the time when that has come.
     """
 
     __slots__ = (
@@ -48,6 +52,8 @@ class WorkQueue:
         "_single_attempt",
         "_window",
         "counts_starts",
+        "hold_at",
+        "on_hold_due",
     )
 
     def __init__(
@@ -69,6 +75,8 @@ class WorkQueue:
         # Leases that began by then have ended, as of this turn.
         self._ended = -inf
         self.counts_starts = limits.single_attempt
+        self.hold_at = inf
+        self.on_hold_due: Callable[[float], None] = lambda _: None
 
     @property
     def length(self) -> int:
@@ -82,9 +90,23 @@ class WorkQueue:
         ours depends on the time. Both would cost too much for each message.
         """
         self._ended = self._leases.ended(now)
+        if now >= self.hold_at:
+            self.on_hold_due(now)
         self.counts_starts = self._acknowledges and (
-            self._single_attempt or self._window.slow
+            self._single_attempt
+            or self._window.slow
+            or bool(self._ready_queue.held_shards)
         )
+
+    def hold_shard(self, key: bytes, *, held: bool) -> None:
+        """Let no entry of a shard be taken, or end that."""
+        self._ready_queue.hold_shard(key, held=held)
+        if held:
+            self.counts_starts = self._acknowledges
+
+    def is_held(self, entry: Entry) -> bool:
+        """Return whether an entry is of a shard of which none may be taken now."""
+        return self._ready_queue.is_held(entry)
 
     @property
     def next_is_counted(self) -> bool:

@@ -83,11 +83,11 @@ class Free(NamedTuple):
 
 
 class Recover(NamedTuple):
-    """Record what is pending and not recorded yet; report `recovered`, with the turn.
+    """Have what is pending recorded before anything else is read; report `recovered`.
 
-    If `claim`, claim what is pending for others first, until nothing is left. What was
-    claimed is recorded even if it is not pending for the consumer any more: a claim
-    that was lost may have been executed since, which is for a former name.
+    If `claim`, claim what is pending for others first, until nothing is left. A claim
+    that was lost may be executed later, and take entries for a former name. So whoever
+    lists what is pending looks behind each page for that (`page_answered`).
     """
 
     token: Token
@@ -97,9 +97,10 @@ class Recover(NamedTuple):
 
 
 class ClaimStrays(NamedTuple):
-    """Claim what late reads took, and record it with the batch, in the order of ids.
+    """Claim what late reads took, and report `strays_recorded`.
 
-    The replies of the claims say what that is. Then report `strays_recorded`.
+    It is recorded with the batch, in the order of ids: either from the replies of the
+    claims, or by listing what is pending before anything else is read.
     """
 
     token: Token

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from penstock._core.messages.shard_keys import companion
+from typing import Final
 
-__all__ = ["members_key", "news_channel", "owner_key"]
+from penstock._core.messages.shard_keys import companion
+from penstock.message import Shard
+
+__all__ = ["OWN_KEY", "members_key", "news_channel", "owner_key", "target_number"]
+
+OWN_KEY: Final = 2**32
+"""The number that stands in a target for the key of the stream's own name.
+
+A stream may have such a key beside its shards, and no shard has this number.
+"""
+
+
+def target_number(shard: Shard) -> int:
+    """Return the number by which a target names a shard."""
+    return OWN_KEY if shard.key == shard.stream.encode() else shard.number
 
 
 def members_key(stream: bytes, group: str) -> bytes:

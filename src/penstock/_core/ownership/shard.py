@@ -122,7 +122,7 @@ class OwnedShard(ShardSteps):
 
     def recovered(self, token: Token, turn: int, now: float) -> list[ShardAction]:
         """What was pending is recorded; `turn` is that of the request."""
-        if token == self.token and turn == self._turn:
+        if token == self.token and turn == self.turn:
             self._recovered = True
             self._check_recovered(now)
         return []
@@ -171,11 +171,35 @@ class OwnedShard(ShardSteps):
             return self._recover()
         if self.state not in READ:
             return [*self._check_drained(), *self._settle(now)]
+        return self._claim_strays(holders) or [HandOut()]
+
+    def mixed(self) -> list[ShardAction]:
+        """Consumers that own nothing have pending entries: claim what is idle."""
+        if self.state not in READ or self._open.claiming:
+            return []
+        self._open.claiming = True
+        return [ClaimStrays(self.token, self.reader)]
+
+    def _claim_strays(self, holders: Iterable[bytes]) -> list[ShardAction]:
         own = self.consumer.encode()
-        if any(is_ownership(other) and other != own for other in holders):
-            self._open.claiming = True
-            return [ClaimStrays(token, self.reader)]
-        return [HandOut()]
+        if not any(is_ownership(other) and other != own for other in holders):
+            return []
+        self._open.claiming = True
+        return [ClaimStrays(self.token, self.reader)]
+
+    def page_answered(
+        self, token: Token, current: bytes, holders: Iterable[bytes], now: float
+    ) -> list[ShardAction]:
+        """A page of own pending entries was listed, and what stands behind it.
+
+        The page can be recorded if this returns nothing. The arguments are those of
+        `read_answered`.
+        """
+        if token != self.token or self.state not in READ:
+            return []
+        if current != token.encode():
+            return self.fenced(token, current, now)
+        return self._claim_strays(holders)
 
     def strays_recorded(self, token: Token) -> list[ShardAction]:
         """The strays were claimed and recorded with the batch."""

@@ -44,6 +44,7 @@ class ShardSteps:
         token: The token of the present or last ownership; its number is 0 before the
             first one.
         reader: How many reads and claims of this ownership were lost.
+        turn: The number of the last request to recover.
     """
 
     __slots__ = (
@@ -54,10 +55,10 @@ class ShardSteps:
         "_open",
         "_recovered",
         "_requests",
-        "_turn",
         "reader",
         "state",
         "token",
+        "turn",
     )
 
     def __init__(self, member: str, run: str, *, lease: float, drain: float) -> None:
@@ -67,8 +68,7 @@ class ShardSteps:
         self._length = lease
         self._drain = drain
         self._requests = Requests()
-        # The number of the last request to recover; answers to others do not count.
-        self._turn = 0
+        self.turn = 0
         self._begin(self.token, 0.0)
 
     def _begin(self, token: Token, now: float) -> None:
@@ -88,6 +88,12 @@ class ShardSteps:
     def may_start(self, now: float) -> bool:
         """Return whether a handler may start."""
         return self.state is ShardState.LIVE and now < self._lease.until
+
+    @property
+    def starts_until(self) -> float:
+        """When no more handlers may start; infinite if none may start now."""
+        live = self.state is ShardState.LIVE
+        return self._lease.until if live else float("inf")
 
     def may_read(self, now: float) -> bool:
         """Return whether a read may be sent."""
@@ -114,10 +120,10 @@ class ShardSteps:
     def _recover(self, *, claim: bool = True) -> list[ShardAction]:
         """Recover, after the read that is in the air."""
         self._recovered = False
-        self._turn += 1
+        self.turn += 1
         if self._open.reading:
             return []
-        return [Recover(self.token, self.reader, self._turn, claim)]
+        return [Recover(self.token, self.reader, self.turn, claim)]
 
     def _rename(self, now: float) -> list[ShardAction]:
         """Read under another name from now on, and recover."""

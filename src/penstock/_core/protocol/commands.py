@@ -124,6 +124,11 @@ def xpending_page(
     return page if consumer is None else (*page, consumer)
 
 
+def hget(key: bytes, field: Word) -> Command:
+    """Return a field of a hash."""
+    return (b"HGET", key, field)
+
+
 def xpending_summary(key: bytes, group: Word) -> Command:
     """Ask for the number and the lowest and highest id of a group's pending entries."""
     return (b"XPENDING", key, group)

@@ -32,6 +32,7 @@ __all__ = [
     "beat",
     "free",
     "guard",
+    "guard_token",
     "keep",
     "leave",
     "take",
@@ -341,3 +342,10 @@ def guard(
         words += (1 + len(arguments), name, *arguments)
     head = (b"EVAL", GUARD, 2, key, owner, token, group, consumer)
     return (*head, b"" if claim is None else claim, *words)
+
+
+def guard_token(command: Command) -> bytes:
+    """Return the token of a command that `guard` has built."""
+    token = command[5]
+    assert isinstance(token, bytes)  # noqa: S101 - `guard` takes no other
+    return token

@@ -261,6 +261,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"EXISTS": _number,
     b"GET": _string,
     b"HELLO": _greeting,
+    b"HGET": _string,
     b"INFO": _word,
     b"MGET": _strings,
     b"PEXPIRE": _number,

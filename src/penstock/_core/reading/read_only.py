@@ -32,12 +32,14 @@ class ReadOnlyEntry(Struct, gc=False):
         id: The entry's id.
         fields: The entry's field list.
         deliveries: Always 1, since there is no group that counts deliveries.
+        epoch: Always 0, since nobody owns the shard.
     """
 
     shard: Shard
     id: bytes
     fields: Sequence[bytes]
     deliveries: int = 1
+    epoch: int = 0
 
 
 class ReadOnlySettlement(Decoder[T]):

@@ -22,6 +22,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._tasks.committing.acks import Acks
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
@@ -67,6 +68,7 @@ class Committer(StoppableTask):
         connection: The command connection.
         ledger: The consumer's ledger, which has the outcomes.
         claims: Claims the consumer's own entries.
+        acks: Acknowledges entries.
         pace: When outcomes are sent.
         on_renewed: Called after leases were renewed.
         dead_letter_writer: Writes dead letters, if they are kept.
@@ -74,6 +76,8 @@ class Committer(StoppableTask):
         on_event: Receives refused and late acknowledgements.
 
     Attributes:
+        urgent: How many wait for outcomes to be confirmed: they are sent at once, under
+            any policy.
         on_round: Called after each round, when its outcomes have been sent.
     """
 
@@ -83,6 +87,7 @@ class Committer(StoppableTask):
         *,
         ledger: Ledger,
         claims: OwnClaims,
+        acks: Acks,
         pace: CommitPace,
         on_renewed: Callable[[], None],
         dead_letter_writer: DeadLetterWriter | None,
@@ -95,6 +100,7 @@ class Committer(StoppableTask):
         self._member = claims.member
         self._group = claims.member.group
         self._claims = claims
+        self._acks = acks
         self._terms = terms = ledger.leases.terms
         # How many late outcomes have been reported.
         self._late_reported = 0
@@ -110,9 +116,7 @@ class Committer(StoppableTask):
         self._floor_tracker = floor_tracker
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
-        # The number of callers that wait for outcomes to be confirmed, which end the
-        # interval.
-        self._urgent = 0
+        self.urgent = 0
         self._rounds = Generation()
         # Whether the consumer closes, so that nothing else is requested.
         self._hurried = False
@@ -163,7 +167,7 @@ class Committer(StoppableTask):
                 the outcomes from being confirmed, if there was one.
         """
         waiting = self._ledger.shards.unconfirmed()
-        self._urgent += 1
+        self.urgent += 1
         try:
             while any(entry.unconfirmed for entry in waiting):
                 if self.has_ended:
@@ -171,7 +175,7 @@ class Committer(StoppableTask):
                 self._outcomes.set()
                 await self._rounds.wait()
         finally:
-            self._urgent -= 1
+            self.urgent -= 1
 
     async def flush_once(self) -> None:
         """Send what is acknowledged by now, and wait for the reply.
@@ -182,7 +186,7 @@ class Committer(StoppableTask):
         if self._interval is None:
             return
         waiting = self._ledger.shards.unconfirmed()
-        self._urgent += 1
+        self.urgent += 1
         try:
             # A round may be under way that does not contain them.
             for _ in range(2):
@@ -190,7 +194,7 @@ class Committer(StoppableTask):
                     self._outcomes.set()
                     await self._rounds.wait()
         finally:
-            self._urgent -= 1
+            self.urgent -= 1
 
     async def _wait(self) -> bool:
         """Wait until there is something to send, or leases have to be renewed.
@@ -209,7 +213,7 @@ class Committer(StoppableTask):
                 wait = min(wait, due_in)
             await self._wait_at_most(wait)
         ledger = self._ledger
-        if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:
+        if ledger.acks.full or ledger.urgent or self.urgent or self._interval is None:
             return True
         self._outcomes.clear()
         now = _clock.boottime()
@@ -241,7 +245,7 @@ class Committer(StoppableTask):
     def _due(self) -> bool:
         """Whether there are outcomes to send, at once or later."""
         on_demand = self._interval is None
-        return bool(self._ledger.acks.uncommitted and (self._urgent or not on_demand))
+        return bool(self._ledger.acks.uncommitted and (self.urgent or not on_demand))
 
     def _dead_letters_due_in(self) -> float | None:
         """Return the seconds until dead letters can be written; None without any."""
@@ -306,18 +310,21 @@ class Committer(StoppableTask):
                 await self._floor_tracker.look()
 
     async def _send(self, batches: Sequence[AckBatch]) -> list[tuple[AckBatch, Any]]:
+        acks = self._acks
+        sent = [acks.commands(batch) for batch in batches]
         try:
             answers = await self._connection.calls(
-                [
-                    commands.xack(batch.shard_state.shard.key, self._group, batch.ids)
-                    for batch in batches
-                ]
+                [one for each in sent for one in each]
             )
         except BaseException:  # also if cancelled: closing sends them again
             for batch in batches:
                 self._ledger.acks.unconfirmed(batch)
             raise
-        return list(zip(batches, answers, strict=True))
+        replies = iter(answers)
+        return [
+            (batch, acks.read(batch, each, [next(replies) for _ in each]))
+            for batch, each in zip(batches, sent, strict=True)
+        ]
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Report a transient refusal, and wait before the next attempt."""
@@ -329,6 +336,9 @@ class Committer(StoppableTask):
     def _record_reply(self, batch: AckBatch, reply: Any) -> bool:
         """Record one shard's reply; return False if its batch has to be sent again."""
         sent = len(batch.entries) + len(batch.deleted_ids)
+        if reply is None:
+            self._ledger.acks.unconfirmed(batch)  # and so lost, see `lose_shard`
+            return True
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back, so the outcomes are kept.
             if reply.kind not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:

@@ -81,13 +81,13 @@ class GuardMember:
 
     def hold(self) -> None:
         """Ask the guard before the next handler starts."""
-        self._ledger.on_finished = self.look
+        self._ledger.watchers[self.look] = None
         self._on_hold()
 
     def wake(self) -> None:
         """Check again which handlers may start."""
         if self._guard.until is None:
-            self._ledger.on_finished = None
+            self._ledger.watchers.pop(self.look, None)
         self._on_wake()
 
     def join(self) -> None:

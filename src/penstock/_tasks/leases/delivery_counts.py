@@ -159,19 +159,26 @@ class DeliveryCounts:
                 self._send(batch)
             else:
                 found = zip(pages, answers, strict=True)
-                self._book(batch, [(page, reply) for (_, page), (_, reply) in found])
+                self._record(
+                    batch,
+                    [
+                        (entries, claims.read(claim, command, reply))
+                        for (claim, entries), (command, reply) in found
+                    ],
+                )
 
         replies.add_done_callback(answered)
 
-    def _book(
-        self, batch: _CountBatch, answers: Iterable[tuple[Sequence[Entry], object]]
+    def _record(
+        self,
+        batch: _CountBatch,
+        answers: Iterable[tuple[Sequence[Entry], list[bytes] | ErrorReply]],
     ) -> None:
         self._round_trip = _clock.boottime() - batch.started_at
         for entries, reply in answers:
             if isinstance(reply, ErrorReply):
                 self._report_refused(entries[0], reply)
                 continue
-            assert isinstance(reply, list)  # noqa: S101 - so the reply was read
             owned = set(reply)
             for entry in entries:
                 if entry.id in owned:

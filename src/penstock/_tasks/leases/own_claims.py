@@ -54,7 +54,7 @@ def min_idle(age: float, lease: float) -> int:
             have begun later, by as long as a read or a reply took.
         lease: The lease in seconds.
     """
-    return max(0, int((age - LeaseTerms(lease).delivery_slack) * 1000))
+    return int(max(0.0, age - LeaseTerms(lease).delivery_slack) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +134,36 @@ class OwnClaims:
             replied = await sender.calls([*again, *then])
             for number, reply in zip(refused, replied, strict=False):
                 answers[number] = reply
-        replies = iter(answers)
+        replies = map(self.read, parts, sent, answers)
         return [_joined([next(replies) for _ in claim.parts()]) for claim in claims]
 
     def command(self, sender: CommandSender, claim: OwnClaim) -> Command:
         """Return the command for a claim of a few hundred entries."""
         key, member, words = claim.shard.key, self.member, claim.words
+        name = member.name_in(claim.shard)
         if sender.number not in self._no_scripts_on:
-            return scripts.claim_own(key, member.group, member.name, claim.ids, words)
+            return scripts.claim_own(key, member.group, name, claim.ids, words)
         return commands.xclaim(
             key,
             member.group,
-            member.name,
+            name,
             claim.ids,
             idle=claim.min_idle,
             words=words,
         )
+
+    def read(
+        self, claim: OwnClaim, command: Command, reply: Any
+    ) -> list[bytes] | ErrorReply:
+        """Return the ids that this consumer owned, or the refusal.
+
+        Args:
+            claim: The claim of a few hundred entries.
+            command: Its command.
+            reply: The reply.
+        """
+        ids: list[bytes] | ErrorReply = reply
+        return ids
 
     def script_refused(
         self, sender: CommandSender, command: Command, reply: Any

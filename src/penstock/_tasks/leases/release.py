@@ -155,7 +155,8 @@ async def _release_stranded(
 ) -> list[_Refusal]:
     """Release own pending entries that are not in the ledger; return the refusals."""
     refused: list[_Refusal] = []
-    pages = pending_pages(connection.calls, shard, member.group, member.name, _PAGE)
+    name = member.name_in(shard)
+    pages = pending_pages(connection.calls, shard, member.group, name, _PAGE)
     async with aclosing(pages):
         async for page in pages:
             if isinstance(page, ErrorReply):

@@ -103,7 +103,7 @@ def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[C
         shard: The shard of the entries.
         ids: The ids of the entries.
     """
-    key, group, name = shard.key, member.group, member.name
+    key, group, name = shard.key, member.group, member.name_in(shard)
     return [
         commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
         for id_ in ids

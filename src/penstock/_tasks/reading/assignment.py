@@ -7,7 +7,7 @@ no longer read; see `read_pauses.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from penstock._connection.command_connection import CommandConnection
@@ -18,6 +18,7 @@ from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 from penstock._core.reading.cursor import Cursor, Position
+from penstock._core.reading.owned_cursors import OwnedCursors
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import join, pin
@@ -33,6 +34,7 @@ from penstock.errors import (
     CommandError,
     ConfigurationError,
     ServerError,
+    UsageError,
 )
 from penstock.events import Event
 from penstock.message import EntryId, Shard
@@ -60,11 +62,14 @@ class Assignment:
 
     Attributes:
         cursors: The positions in the shards.
+        owned: The same, where shards are owned; else None.
+        found: The shards of each stream that were found on opening.
         error: What is wrong with a key that was never a stream. In REALTIME it is
             raised when the consumer is asked for messages.
         inspector: Requests descriptions of streams.
         readers: The readers, once the consumer is open.
         claimer: The claimer, once the consumer is open; None where there is no group.
+        on_more: Called with more shards, where shards are owned.
     """
 
     def __init__(
@@ -81,11 +86,18 @@ class Assignment:
         self._shard_records = shard_records
         self._claims = claims
         group, recover = config.member is not None, config.acknowledges
-        self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
+
+        def make() -> Cursor:
+            return Cursor((), group=group, recover=recover)
+
+        self.owned = OwnedCursors(make) if config.ownership is not None else None
+        self.cursors: SlotCursors = self.owned or SlotCursors(make)
         self.error: ServerError | None = None
         self.inspector = StreamInspector()
+        self.found: dict[str, Sequence[Shard]] = {}
         self.readers: ReaderPool | None = None
         self.claimer: Claimer | None = None
+        self.on_more: Callable[[Sequence[Shard]], None] = lambda _: None
 
     async def open(self) -> None:
         """Find the shards of all streams and set the positions at which to read them.
@@ -97,10 +109,14 @@ class Assignment:
             AccessError: The user lacks a permission.
             ConnectionLost: The connection ended.
         """
-        shards: list[Shard] = []
-        for stream in self._config.streams:
-            shards += await self._find(stream)
-        for shard, after in await self._begin(shards, self._config.start):
+        self.found = {
+            stream: await self._find(stream) for stream in self._config.streams
+        }
+        shards = [shard for each in self.found.values() for shard in each]
+        begun = await self._begin(shards, self._config.start)
+        if self.owned is not None:
+            return  # members are assigned their shards later
+        for shard, after in begun:
             if shard not in self.cursors:  # its key may be another stream's name
                 cursor = self.cursors.open(shard)
                 cursor.add(shard, after, pinned=self._pins(self._config.start))
@@ -162,6 +178,9 @@ class Assignment:
 
     async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
         begun = await self._begin(shards, start)
+        if self.owned is not None:
+            self.on_more(shards)
+            return
         await self._reading.add(begun, pinned=self._pins(start))
         if self.claimer is not None:
             self.claimer.search_now()
@@ -173,6 +192,7 @@ class Assignment:
 
     async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Begin to read a stream, or some of its shards; if this fails, none."""
+        self._check_shared("assign")
         is_new = not self._reads(stream)
         try:
             await self._add(shards or await self._find(stream), self._config.start)
@@ -182,11 +202,20 @@ class Assignment:
                 self._shard_records.ignore(stream)
             raise
 
+    def _check_shared(self, call: str) -> None:
+        if self.owned is not None:
+            raise UsageError(
+                f"{call}() chooses the shards of this consumer, but the members of its "
+                f"group divide all shards among them; use admin.move(...), or "
+                f"ownership='shared'"
+            )
+
     def _reads(self, stream: str) -> bool:
         return any(shard.stream == stream for shard in self.cursors.shards)
 
     async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Stop reading a stream, or some of its shards."""
+        self._check_shared("unassign")
         if shards is None:
             self._shard_records.ignore(stream)
         leaving = [
@@ -230,6 +259,8 @@ class Assignment:
         if member is None:
             streams = await self.inspector.streams(self._connection.calls, keys)
             return dict(zip(shards, map(_unread, positions, streams), strict=True))
+        if not keys:
+            return {}  # no shard is owned now
         found = await self.inspector.with_more(
             self._connection.calls, keys, _groups, bulk=self._reading.calls
         )

@@ -25,6 +25,7 @@ from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.reading.read_fence import ReadFence
 from penstock._tasks.reading.read_pauses import ReadPauses
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import EXAMINE_EVERY
@@ -75,6 +76,8 @@ class Reader(StoppableTask):
             REALTIME.
         hooks: What the reader asks of others.
         on_event: Receives repairs and refusals.
+        fence: Decides what may be read and recorded, where shards are owned. Then there
+            is one shard.
 
     Attributes:
         connection: The reader's connection.
@@ -94,6 +97,7 @@ class Reader(StoppableTask):
         claims: OwnClaims | None,
         hooks: ReaderHooks,
         on_event: OnEvent,
+        fence: ReadFence | None = None,
     ) -> None:
         super().__init__()
         self.connection = connection
@@ -106,6 +110,7 @@ class Reader(StoppableTask):
         longest = BLOCK if member is None else ledger.leases.terms.longest_read
         self._longest_block = min(BLOCK, longest)
         self._hooks = hooks
+        self._fence = fence
         # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
         self.is_waiting = False
@@ -126,6 +131,7 @@ class Reader(StoppableTask):
                 ledger=ledger,
                 claims=claims,
                 sizes=self._sizes,
+                fence=fence,
             )
         )
         # The budget that the last read left unused because its size was limited.
@@ -172,8 +178,7 @@ class Reader(StoppableTask):
         while not self._stopping:
             await self.pauses.run()
             self._stop_if(await self._checks.before_read())
-            budget = self._hooks.budget(self._unfilled)
-            self._unfilled = 0
+            budget = self._read_budget()
             read = self._next(budget) if budget else None
             match read:
                 case None:
@@ -187,6 +192,13 @@ class Reader(StoppableTask):
                     await self._recover(read)
                 case ReadNew():
                     await self._read_new(read, budget)
+
+    def _read_budget(self) -> int:
+        """Return how many entries may be read now; `resume` is called after 0."""
+        if self._fence is not None and not self._fence.may_read():
+            return 0
+        left, self._unfilled = self._unfilled, 0
+        return self._hooks.budget(left)
 
     def _next(self, budget: int) -> Read | None:
         return self._cursor.next(
@@ -221,6 +233,8 @@ class Reader(StoppableTask):
         except ConnectionLost:
             self._sizes.lost(shards, read.count)
             raise
+        if came is None:
+            return
         refused = isinstance(came, ErrorReply)
         most = 0 if refused else max((len(each) for _, each in came), default=0)
         self._sizes.received(shards, read.count, most)
@@ -245,16 +259,31 @@ class Reader(StoppableTask):
 
     async def _ask(self, read: ReadNew, wait: float) -> Any:
         """Read, without BLOCK if the server refuses only that."""
-        [came] = await self.connection.ask([self._read_command(read, wait)], wait)
+        came = await self._request(read, wait)
         refused = wait and isinstance(came, ErrorReply)
         if not refused or not self._blocking.may_refuse(came):
             return came
-        [polled] = await self.connection.ask([self._read_command(read, 0.0)])
+        polled = await self._request(read, 0.0)
         if isinstance(polled, ErrorReply):
             return polled
         self._blocking.refused = True
         self._report_poll(reply=came.text)
         return polled
+
+    async def _request(self, read: ReadNew, wait: float) -> Any:
+        """Send a read; return its reply, or None if it must not be recorded."""
+        fence, command = self._fence, self._read_command(read, wait)
+        if fence is None:
+            [came] = await self.connection.ask([command], wait)
+            return came
+        ticket = fence.read_sent()
+        try:
+            came, *behind = await self.connection.ask([command, *fence.behind], wait)
+        except BaseException:  # a read that was cancelled may be executed later as well
+            fence.read_lost(ticket)
+            raise
+        is_ours = fence.read_answered(ticket, behind)
+        return came if is_ours or isinstance(came, ErrorReply) else None
 
     async def _pause(self, wait: float, took: float) -> None:
         """Wait after a read that brought nothing, if the server did not."""
@@ -305,7 +334,8 @@ class Reader(StoppableTask):
         if self._member is None:
             after = [position.after for position in read.positions]
             return commands.xread(keys, after, read.count, block)
-        group, name = self._member.group, self._member.name
+        group = self._member.group
+        name = self._member.name_in(read.positions[0].shard)
         noack = self._member.noack
         return commands.xreadgroup(group, name, keys, read.count, block, noack=noack)
 

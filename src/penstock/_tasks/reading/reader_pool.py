@@ -63,10 +63,19 @@ class ReaderPool:
         self._readers: dict[int, Reader] = {}
         self._stopping = False
 
-    def start(self, connection: Connection, cursor: Cursor) -> None:
+    def start(self, connection: Connection, cursor: Cursor) -> Reader:
         """Start a reader of a cursor on a connection."""
         reader = self._readers[id(cursor)] = self._make(connection, cursor)
         self._spawn(reader.run)
+        return reader
+
+    async def end(self, cursor: Cursor) -> None:
+        """Stop the reader of a cursor, which is read no more."""
+        reader = self._readers.get(id(cursor))
+        if reader is not None:
+            await reader.stop()
+            await reader.ended()
+            self._readers.pop(id(cursor), None)
 
     def budget(self, left: int = 0) -> int:
         """Return one reader's share of the read budget.

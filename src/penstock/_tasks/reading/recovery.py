@@ -21,6 +21,7 @@ from penstock._core.reading.cursor import Cursor, Position, ReadPending
 from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
+from penstock._tasks.reading.read_fence import ReadFence, Ticket
 from penstock._tasks.reading.read_pauses import ReadPauses
 from penstock.message import EntryId, Shard
 
@@ -41,6 +42,7 @@ class PendingRecovery:
         ledger: The consumer's ledger.
         claims: Renews the leases of the entries.
         sizes: Bounds how many entries one request lists, and how many it reads.
+        fence: Decides what may be recorded, where shards are owned.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class PendingRecovery:
         ledger: Ledger,
         claims: OwnClaims,
         sizes: ReadSizes,
+        fence: ReadFence | None = None,
     ) -> None:
         self._connection = connection
         self._pauses = pauses
@@ -61,6 +64,7 @@ class PendingRecovery:
         self._claims = claims
         self._bodies = BodyReader(ledger, sizes.entries)
         self._page_size = sizes.lines
+        self._fence = fence
 
     async def read_page(
         self, read: ReadPending, on_recorded: Callable[[int], None]
@@ -79,8 +83,9 @@ class PendingRecovery:
             ConnectionLost: The connection ended before the replies.
         """
         listed_at, shard = _clock.boottime(), read.position.shard
-        pending = await self._list(read)
-        if isinstance(pending, ErrorReply):
+        ticket = None if self._fence is None else self._fence.ticket()
+        pending = await self._list(read, ticket)
+        if pending is None or isinstance(pending, ErrorReply):
             return pending
         left = pending
         # There was space for one entry when this began.
@@ -92,6 +97,8 @@ class PendingRecovery:
             entries = await self._read(shard, chunk)
             if isinstance(entries, ErrorReply):
                 return entries
+            if not self._is_valid(ticket):
+                return None
             counts = {each.id: _count(each, read.position) for each in chunk}
             recovered = self._ledger.deliveries.recovered
             on_recorded(recovered(shard, entries, listed_at, counts))
@@ -101,18 +108,34 @@ class PendingRecovery:
             self._cursor.recovered(read, [(each.id, None) for each in pending])
         return None
 
-    async def _list(self, read: ReadPending) -> Sequence[PendingEntry] | ErrorReply:
-        group, name, position = self._member.group, self._member.name, read.position
-        key = position.shard.key
-        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
-        if position.until is None:
-            batch.append(commands.xpending_summary(key, group))
+    def _is_valid(self, ticket: Ticket | None) -> bool:
+        """Return whether the page of a request may still be recorded."""
+        fence = self._fence
+        return fence is None or (ticket is not None and fence.is_valid(ticket))
+
+    async def _list(
+        self, read: ReadPending, ticket: Ticket | None
+    ) -> Sequence[PendingEntry] | ErrorReply | None:
+        """List a page; None if it can't be used and has to be listed again."""
+        position, group = read.position, self._member.group
+        key, name = position.shard.key, self._member.name_in(position.shard)
+        batch = [
+            commands.xpending_page(key, group, name, position.after, read.count),
+            commands.xpending_summary(key, group),
+        ]
+        if position.until is not None and self._fence is None:
+            batch.pop()
+        elif self._fence is not None:
+            batch[1:] = self._fence.behind
         with loss_recorded(self._page_size, read.count):
-            reply, *summary = await self._connection.ask(batch)
+            reply, *behind = await self._connection.ask(batch)
         if isinstance(reply, ErrorReply):
             return reply
-        if summary:
-            position.recovery_began(replies.highest_pending(summary[0]))
+        fence = self._fence
+        if fence and ticket and not fence.page_answered(ticket, behind):
+            return None
+        if position.until is None:
+            position.recovery_began(replies.highest_pending(behind[-1]))
         pending: list[PendingEntry] = reply
         self._page_size.received(read.count, len(pending))
         return pending
