@@ -8,6 +8,7 @@ PenstockError
 │   │   ├── MessageTooLarge  a message is larger than the producer may send
 │   │   └── ShardsDiffer    the stream is recorded with other shards
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
+│   ├── NameInUse           another process owns shards under the consumer's name
 │   └── BufferFull          the buffer is full, and the call does not wait
 └── ServerError             the server failed or refused, or can't be reached
     ├── ConnectError        no connection could be made

@@ -15,7 +15,10 @@ LEASE = 0.01
 def _member(guard: PoisonGuard, running: list[Any], wakes: list[None]) -> GuardMember:
     """Return a consumer whose next entry is a probe."""
     ledger: Any = SimpleNamespace(
-        running=running, untracked=0, work=SimpleNamespace(next_is_probe=True)
+        running=running,
+        untracked=0,
+        watchers={},
+        work=SimpleNamespace(next_is_probe=True),
     )
     member = GuardMember(
         guard,

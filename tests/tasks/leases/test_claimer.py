@@ -48,7 +48,7 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     ledger.read(1)
     entry = ledger.start_next()
     ledger.finish(entry, ack=True)
-    member = SimpleNamespace(group="g", name="c")
+    member = Membership("g", "c", mkstream=True, noack=False)
     batch = only(ledger.acks.to_send())
 
     async def fetch(
@@ -64,7 +64,7 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
         fetch=fetch,
         ledger=ledger,
         waiters=cast("Waiters", SimpleNamespace(notify_ready=lambda _: None)),
-        claims=OwnClaims(cast("Membership", member)),
+        claims=OwnClaims(member),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
         interval=1.0,
         on_event=events,
@@ -80,7 +80,7 @@ async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
 ) -> None:
     """Later it would take back the count of the start. None: the reader has ended."""
     ledger = SpyLedger(lease=1.0)
-    member = SimpleNamespace(group="g", name="c")
+    member = Membership("g", "c", mkstream=True, noack=False)
 
     def released(batch: Sequence[Command]) -> list[Any]:
         match batch[0][0]:
@@ -110,7 +110,7 @@ async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
         fetch=fetch,
         ledger=ledger,
         waiters=cast("Waiters", SimpleNamespace(notify_ready=lambda _: None)),
-        claims=OwnClaims(cast("Membership", member)),
+        claims=OwnClaims(member),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
         interval=1.0,
         on_event=events,
@@ -143,10 +143,10 @@ async def test_a_renewal_keeps_entries_whatever_else_is_pending_in_between(
         shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2
     )
     first, last = ledger.start_next(), ledger.start_next()
-    member = SimpleNamespace(group="g", name="c")
+    member = Membership("g", "c", mkstream=True, noack=False)
     connection = await connect(parse(url))
     try:
-        claims = OwnClaims(cast("Membership", member))
+        claims = OwnClaims(member)
         found = await renew(
             cast("CommandConnection", connection),
             ledger,

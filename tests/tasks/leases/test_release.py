@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
@@ -23,7 +22,7 @@ async def test_only_the_messages_of_refused_releases_are_reported(
         broken = ErrorReply("WRONGTYPE Operation against a key")
         return [broken if B.key in command else [raw(1)] for command in batch]
 
-    member = cast("Membership", SimpleNamespace(group="g", name="c"))
+    member = Membership("g", "c", mkstream=True, noack=False)
     await release_entries(
         ScriptedConnection(replies).for_commands,
         OwnClaims(member),

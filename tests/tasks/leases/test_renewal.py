@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -35,7 +34,7 @@ async def test_a_renewal_counts_from_its_claim_and_not_from_the_question_before_
         return [[raw(1)] for _ in batch]
 
     monkeypatch.setattr(_clock, "boottime", lambda: now)
-    member = cast("Membership", SimpleNamespace(group="g", name="c"))
+    member = Membership("g", "c", mkstream=True, noack=False)
     connection = ScriptedConnection(replies)
     found = await renew(
         connection.for_commands, ledger, member, OwnClaims(member), lease=2.0
