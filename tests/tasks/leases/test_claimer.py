@@ -150,7 +150,7 @@ async def test_a_renewal_keeps_entries_whatever_else_is_pending_in_between(
         found = await renew(
             cast("CommandConnection", connection),
             ledger,
-            cast("Membership", member),
+            member,
             claims,
             1.0,
         )

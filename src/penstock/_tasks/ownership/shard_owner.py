@@ -156,7 +156,8 @@ class ShardOwner:
             parts.on_draining(1)
             self._release()
         else:
-            self._lose("shard_lost", logging.ERROR)
+            facts = self._lose()
+            self._report("shard_lost", self.shard, logging.ERROR, **facts)
         parts.spawn(partial(parts.readers.interrupt, self.shard))
         parts.spawn(self._look_soon)
 
@@ -169,12 +170,14 @@ class ShardOwner:
             parts.spawn(partial(parts.release, released))
 
     def _abandon(self, _: do.Abandon) -> None:
-        self._lose("drain_incomplete", logging.WARNING)
+        facts = self._lose()
+        self._report("drain_incomplete", self.shard, logging.WARNING, **facts)
 
-    def _lose(self, event: str, level: int) -> None:
+    def _lose(self) -> dict[str, object]:
+        """Lose all messages of the shard, and return the facts to be reported."""
         lost = self._parts.ledger.lose_shard(self.shard)
         facts = {"epoch": self.core.token.number, "messages": len(lost)}
-        self._report(event, self.shard, level, ids=id_list(lost), **facts)
+        return {**facts, "ids": id_list(lost)}
 
     # -- others ------------------------------------------------------------------------
 
