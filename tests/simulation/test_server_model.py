@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import scripts
+from penstock._core.protocol import dead_letter_scripts, scripts, transaction_script
 from penstock._core.protocol.transactions import Effects
 from simulation.real_servers import Wire, binary, running
 from simulation.server import VERSIONS, Server, Session, Version
@@ -484,7 +484,7 @@ own_scripts = st.one_of(
         st.sampled_from([(), (b"IDLE", HOUR), (b"RETRYCOUNT", 2)]),
     ),
     st.builds(
-        lambda key, group, consumer, id_: scripts.send_dead_letter(
+        lambda key, group, consumer, id_: dead_letter_scripts.send_dead_letter(
             key, group, consumer, id_, dead=b"t", fields=[b"why", b"1"]
         ),
         B["key"],
@@ -506,7 +506,7 @@ own_scripts = st.one_of(
         ),
     ),
     script(
-        scripts.move_entries,
+        dead_letter_scripts.move_entries,
         B["key"],
         B["ids"].map(lambda given: [(id_, b"t") for id_ in given]),
         st.sampled_from([0, 2]),
@@ -524,7 +524,7 @@ def apply(
     letters = b"t" if dead else None
     behind = [b"why", b"?"]
     behind = [b"why", b"?"]
-    return scripts.apply(
+    return transaction_script.apply(
         b"s",
         "g",
         id_,

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import commands, ownership_replies, reply_parsing, scripts
+from penstock._core.protocol import (
+    commands,
+    dead_letter_scripts,
+    ownership_replies,
+    reply_parsing,
+    scripts,
+    transaction_script,
+)
 from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import (
@@ -60,15 +67,15 @@ ADD_ONCE = scripts.add_once(
     life=1,
     low=1,
 )
-SEND_DEAD_LETTER = scripts.send_dead_letter(
+SEND_DEAD_LETTER = dead_letter_scripts.send_dead_letter(
     b"s", "g", "c", b"1-1", dead=b"d", fields=[b"msg", b"x"]
 )
-MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
+MOVE = dead_letter_scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
 TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))
 FACTS = scripts.stream_facts(b"s")
 REMOVE = scripts.remove_empty_consumer(b"s", "g", "c")
 APPLY, APPLY_SHA = (
-    scripts.apply(
+    transaction_script.apply(
         b"s",
         "g",
         b"1-1",
@@ -416,7 +423,8 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
-    source = inspect.getsource(commands) + inspect.getsource(scripts)
+    builders = (commands, scripts, dead_letter_scripts, transaction_script)
+    source = "".join(map(inspect.getsource, builders))
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
     assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._PARSERS)
 

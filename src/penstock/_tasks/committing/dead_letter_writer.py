@@ -15,7 +15,7 @@ from penstock._core.ledger.failure_policy import DeadLettered
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import TO_DEAD_LETTER
 from penstock._core.messages import dead_letter
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, dead_letter_scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.trimming import trim_arguments
 from penstock._tasks.group import Membership
@@ -156,7 +156,7 @@ class DeadLetterWriter:
         if not self._may_script or len(letter) > _UNPACK_LIMIT:
             return commands.xadd(to, letter, trim=trim)
         key, id_ = entry.shard.key, entry.id
-        return scripts.send_dead_letter(
+        return dead_letter_scripts.send_dead_letter(
             key, member.group, member.name, id_, dead=to, fields=letter, trim=trim
         )
 

@@ -18,7 +18,7 @@ from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import dead_letter
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, transaction_script
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.transactions import (
     Applied,
@@ -227,7 +227,7 @@ class Applier:
                 time=wall_clock(),
             )
             behind = dead_letter.write((), origin)
-        return scripts.apply(
+        return transaction_script.apply(
             shard.key,
             member.group,
             entry.id,
