@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
+from penstock._core.protocol import fencing
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.fencing import Ownership
 
-__all__ = ["MOVE", "SEND_DEAD_LETTER", "move_entries", "send_dead_letter"]
+__all__ = [
+    "MOVE",
+    "SEND_DEAD_LETTER",
+    "SEND_OWNED_DEAD_LETTER",
+    "move_entries",
+    "send_dead_letter",
+]
 
-
-SEND_DEAD_LETTER = b"""
+_LOOK_AT_OURS: Final = b"""
 local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
 local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1, consumer)
+"""
+_LOOK_AT_ALL: Final = b"""
+local group, id = ARGV[1], ARGV[3]
+local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1)
+"""
+_COPY_AND_ACK: Final = b"""\
 local gone = pending.err and string.find(pending.err, 'NOGROUP', 1, true)
 if pending.err and not gone then return pending end
 if not gone and #pending == 0 then return 0 end
@@ -20,6 +34,8 @@ if gone then return copy end
 local acked = redis.pcall('XACK', KEYS[1], group, id)
 return type(acked) == 'number' and acked or copy
 """
+SEND_DEAD_LETTER: Final = _LOOK_AT_OURS + _COPY_AND_ACK
+SEND_OWNED_DEAD_LETTER: Final = fencing.fenced(_LOOK_AT_ALL + _COPY_AND_ACK)
 
 
 def send_dead_letter(
@@ -31,8 +47,12 @@ def send_dead_letter(
     dead: bytes,
     fields: Iterable[bytes],
     trim: Command = (),
+    owner: Ownership | None = None,
 ) -> Command:
     """Copy an entry of this consumer to the dead letters and acknowledge it.
+
+    In a shard that is owned, everything that is pending is the owner's, under whatever
+    name he has read it. So the entry need not be pending for this consumer then.
 
     The reply is 0 if the entry is not pending for this consumer. It is the copy's id if
     the copy was written, but the acknowledgement was refused or the group is gone.
@@ -49,9 +69,12 @@ def send_dead_letter(
         dead: The dead-letter stream.
         fields: The dead letter.
         trim: How the dead-letter stream is trimmed, as arguments of XADD.
+        owner: The ownership without which nothing is done; None if the shard is shared.
     """
-    head = (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id)
-    return (*head, *trim, b"*", *fields)
+    script = SEND_DEAD_LETTER if owner is None else SEND_OWNED_DEAD_LETTER
+    keys = (key, dead, *fencing.keys_of(owner))
+    head: Command = (b"EVAL", script, len(keys), *keys, group, consumer, id)
+    return (*head, *trim, b"*", *fields, *fencing.words_of(owner))
 
 
 MOVE = b"""

@@ -213,10 +213,13 @@ def _applied(_: Command, reply: Any) -> transactions.Applied:
     return transactions.read(reply)
 
 
+_owned_dead_lettered: Final = ownership_replies.or_fenced(_dead_lettered)
+_owned_applied: Final = ownership_replies.or_fenced(_applied)
 _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.TRIM_ACKED: _number,
     scripts.REMOVE_EMPTY: _number,
     dead_letter_scripts.SEND_DEAD_LETTER: _dead_lettered,
+    dead_letter_scripts.SEND_OWNED_DEAD_LETTER: _owned_dead_lettered,
     scripts.CLAIM_OWN: ids,
     dead_letter_scripts.MOVE: typed(tuple[int, int]),
     scripts.ADD_ONCE: _added_once,
@@ -234,6 +237,8 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     ownership_scripts.GUARD: ownership_replies.read_guarded,
     transaction_script.SCRIPT: _applied,
     transaction_script.SCRIPT_SHA: _applied,
+    transaction_script.OWNED_SCRIPT: _owned_applied,
+    transaction_script.OWNED_SCRIPT_SHA: _owned_applied,
 }
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
+from penstock._core.protocol import fencing
 from penstock._core.protocol.commands import Command, Word
+from penstock._core.protocol.fencing import Ownership
 from penstock._core.protocol.transactions import Effects
 
-__all__ = ["SCRIPT", "SCRIPT_SHA", "apply"]
+__all__ = ["OWNED_SCRIPT", "OWNED_SCRIPT_SHA", "SCRIPT", "SCRIPT_SHA", "apply"]
 
 # `apply`, which sends the arguments, explains them. `plain` turns the error
 # texts of Redis 6.2 into those of later versions. A check returns the refusal, `?` if
@@ -239,6 +241,8 @@ if type(acked) == 'table' then return {'broken', #effects + 1, plain(acked.err),
 return done
 """
 SCRIPT_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()
+OWNED_SCRIPT: Final = fencing.fenced(SCRIPT)
+OWNED_SCRIPT_SHA: Final = sha1(OWNED_SCRIPT, usedforsecurity=False).hexdigest()
 
 
 def apply(
@@ -253,6 +257,7 @@ def apply(
     trim: Command,
     drop: bool,
     whole: bool,
+    owner: Ownership | None = None,
 ) -> Command:
     """Run a transaction's commands and acknowledge its message, if it is pending.
 
@@ -279,15 +284,20 @@ def apply(
             letters are not kept.
         whole: Whether to send the script itself, because the server may have forgotten
             it (`NOSCRIPT`), instead of its hash.
+        owner: The ownership without which nothing is done; None if the shard is shared.
     """
     otherwise = b"dead-letter" if dead is not None else b"drop" if drop else b"leave"
-    keys = [key, dead or key, *effects.keys]
+    keys = [key, dead or key, *effects.keys, *fencing.keys_of(owner)]
     words: list[Word] = []
     numbers = {key: str(at) for at, key in enumerate(effects.keys, 3)}
     for effect in effects.all:
         undo = ",".join([numbers[key] for key in effect.keys])
         words += (len(effect.words), effect.kind, effect.check, effect.undo + undo)
         words += effect.words
-    script = (b"EVAL", SCRIPT) if whole else (b"EVALSHA", SCRIPT_SHA)
+    text, sha = SCRIPT, SCRIPT_SHA
+    if owner is not None:
+        text, sha = OWNED_SCRIPT, OWNED_SCRIPT_SHA
+    script = (b"EVAL", text) if whole else (b"EVALSHA", sha)
     facts = (group, id, otherwise, len(behind), reason, len(trim))
-    return (*script, len(keys), *keys, *facts, *trim, *behind, *words)
+    own = (*facts, *trim, *behind, *words)
+    return (*script, len(keys), *keys, *own, *fencing.words_of(owner))
