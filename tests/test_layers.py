@@ -46,6 +46,7 @@ ORDER = {
     ],
     "_tasks": [
         [
+            "fencing",
             "loop_binding",
             "reporting",
             "shard_checks",

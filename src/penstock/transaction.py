@@ -82,9 +82,10 @@ class Transaction(Generic[R]):
 
         True: it was applied, and the message is acknowledged. False: nothing was
         applied, because the message had been acknowledged before, for example by
-        another consumer that claimed it, or because its stream was deleted and
-        recreated. None before the end of the block; and after it if a reply was lost:
-        then the message is acknowledged, most likely by this very transaction.
+        another consumer that claimed it, because its stream was deleted and recreated,
+        or because its shard has another owner by now. None before the end of the block;
+        and after it if a reply was lost: then the message is acknowledged, most likely
+        by this very transaction, unless its shard has another owner.
         """
         return self._sink.applied
 

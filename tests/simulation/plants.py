@@ -20,7 +20,12 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch, PendingAcks
 from penstock._core.ledger.retry_queue import RetryQueue
 from penstock._core.ledger.states import LOST
-from penstock._core.protocol import commands, reply_parsing, scripts, transactions
+from penstock._core.protocol import (
+    commands,
+    dead_letter_scripts,
+    reply_parsing,
+    transaction_script,
+)
 from penstock._core.reading.cursor import Cursor
 from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._tasks import group, session
@@ -194,9 +199,12 @@ _ACKED_FIRST: Final = (
 @_plant
 def acked_before_copy() -> Iterator[None]:
     """Acknowledge a dead letter before its copy is written."""
-    script = _changed(scripts.SEND_DEAD_LETTER, _LETTER, _ACKED_FIRST)
-    parser = reply_parsing._BY_SCRIPT[scripts.SEND_DEAD_LETTER]
-    with _parsed({script: parser}), patch.object(scripts, "SEND_DEAD_LETTER", script):
+    script = _changed(dead_letter_scripts.SEND_DEAD_LETTER, _LETTER, _ACKED_FIRST)
+    parser = reply_parsing._BY_SCRIPT[dead_letter_scripts.SEND_DEAD_LETTER]
+    with (
+        _parsed({script: parser}),
+        patch.object(dead_letter_scripts, "SEND_DEAD_LETTER", script),
+    ):
         yield
 
 
@@ -266,13 +274,13 @@ def runs_renumbered() -> Iterator[None]:
 def transaction_again() -> Iterator[None]:
     """Apply a transaction though its message is not pending any more."""
     line = b"if #found == 0 then return {'already'} end\n"
-    script = _changed(transactions.SCRIPT, line, b"")
+    script = _changed(transaction_script.SCRIPT, line, b"")
     sha = sha1(script, usedforsecurity=False).hexdigest()
-    parser = reply_parsing._BY_SCRIPT[transactions.SCRIPT]
+    parser = reply_parsing._BY_SCRIPT[transaction_script.SCRIPT]
     with (
         _parsed({script: parser, sha: parser}),
-        patch.object(scripts, "SCRIPT", script),
-        patch.object(scripts, "SCRIPT_SHA", sha),
+        patch.object(transaction_script, "SCRIPT", script),
+        patch.object(transaction_script, "SCRIPT_SHA", sha),
     ):
         yield
 

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import scripts
+from penstock._core.protocol import dead_letter_scripts, scripts, transaction_script
+from penstock._core.protocol.fencing import Ownership
 from penstock._core.protocol.transactions import Effects
 from simulation.real_servers import Wire, binary, running
 from simulation.server import VERSIONS, Server, Session, Version
@@ -463,6 +464,8 @@ as_bytes = {
     "ids": st.lists(given_id.map(str.encode), min_size=1, max_size=3),
 }
 B = as_bytes
+OWNER = Ownership(b"owner", b"token")
+owners = st.sampled_from([None, OWNER, OWNER._replace(token=b"other")])
 own_scripts = st.one_of(
     script(
         scripts.xtrim_acked,
@@ -484,13 +487,14 @@ own_scripts = st.one_of(
         st.sampled_from([(), (b"IDLE", HOUR), (b"RETRYCOUNT", 2)]),
     ),
     st.builds(
-        lambda key, group, consumer, id_: scripts.send_dead_letter(
-            key, group, consumer, id_, dead=b"t", fields=[b"why", b"1"]
+        lambda key, group, consumer, id_, owner: dead_letter_scripts.send_dead_letter(
+            key, group, consumer, id_, dead=b"t", fields=[b"why", b"1"], owner=owner
         ),
         B["key"],
         group,
         consumer,
         B["id"],
+        owners,
     ),
     st.builds(
         lambda run, low, entries: scripts.add_once(
@@ -506,7 +510,7 @@ own_scripts = st.one_of(
         ),
     ),
     script(
-        scripts.move_entries,
+        dead_letter_scripts.move_entries,
         B["key"],
         B["ids"].map(lambda given: [(id_, b"t") for id_ in given]),
         st.sampled_from([0, 2]),
@@ -515,7 +519,12 @@ own_scripts = st.one_of(
 
 
 def apply(
-    id_: bytes, inner: list[tuple[str, list[Any]]], *, dead: bool, whole: bool
+    id_: bytes,
+    inner: list[tuple[str, list[Any]]],
+    *,
+    dead: bool,
+    whole: bool,
+    owner: Ownership | None,
 ) -> Words:
     """Return the script of a transaction."""
     effects = Effects(b"s")
@@ -524,7 +533,7 @@ def apply(
     letters = b"t" if dead else None
     behind = [b"why", b"?"]
     behind = [b"why", b"?"]
-    return scripts.apply(
+    return transaction_script.apply(
         b"s",
         "g",
         id_,
@@ -535,6 +544,7 @@ def apply(
         trim=(),
         drop=False,
         whole=whole,
+        owner=owner,
     )
 
 
@@ -558,6 +568,7 @@ transactions = st.builds(
     ),
     dead=st.booleans(),
     whole=st.sampled_from([True, True, False]),
+    owner=owners,
 )
 lua = st.sampled_from(
     [
@@ -622,6 +633,7 @@ BEGINNING: list[Step] = [
     (4, ("CONFIG", "SET", "stream-node-max-entries", 3)),
     (0, ("HELLO", 3)),
     (1, ("HELLO", 3)),
+    (4, ("HSET", "owner", "token", "token")),
     (4, ("XADD", "s", "1-1", "a", "1")),
     (4, ("XADD", "s", "2-1", "a", "1")),
     (4, ("XADD", "s", "*", "a", "1")),
@@ -642,3 +654,30 @@ def test_the_model_replies_as_the_server_does(
     pair: tuple[Version, Path], steps: list[Step]
 ) -> None:
     compare(*pair, steps)
+
+
+def test_the_model_runs_an_owners_scripts_as_the_server_does(
+    pair: tuple[Version, Path],
+) -> None:
+    """With the token, with another, and in the end without an owner."""
+    stale = OWNER._replace(token=b"other")
+    calls = [("INCR", ["x"]), ("XADD", ["t", "9-0", "a", "1"])]
+    steps: list[Step] = [
+        step
+        for owner in (stale, OWNER, OWNER)
+        for step in (
+            (0, apply(b"1-1", calls, dead=True, whole=True, owner=owner)),
+            (0, apply(b"1-1", calls, dead=True, whole=False, owner=owner)),
+            (
+                1,
+                dead_letter_scripts.send_dead_letter(
+                    b"s", "g", "d", b"2-1", dead=b"u", fields=[b"a", b"1"], owner=owner
+                ),
+            ),
+            (2, ("XPENDING", "s", "g")),
+            (2, ("MGET", "x")),
+            (2, ("XLEN", "u")),
+        )
+    ]
+    gone: list[Step] = [(3, ("DEL", "owner")), *steps[:3]]
+    compare(*pair, [*steps, *gone])

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from penstock._core.messages import dead_letter, shard_keys, shard_record
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, dead_letter_scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.task_scopes import shielded_until_done
 from penstock.admin._connection import AdminConnection
@@ -140,7 +140,9 @@ class Redrive:
             exist any more.
         """
         ids = [(bytes(one.id), target) for one, target in moves]
-        command = scripts.move_entries(self._location.key, ids, _ORIGIN_WORDS)
+        command = dead_letter_scripts.move_entries(
+            self._location.key, ids, _ORIGIN_WORDS
+        )
         [reply] = await self._connection.calls([command])
         if isinstance(reply, ErrorReply):
             self._scripts_allowed = False

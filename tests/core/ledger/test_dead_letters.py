@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from penstock._core.ledger.entry import Entry
@@ -215,6 +217,58 @@ def test_entries_dead_lettered_while_pending_entries_are_read_are_not_recovered(
         ledger.dead_letter_confirmed(two, ours=False)
         assert ledger.recover(1, 2, 3, attempts=1) == 1
     assert ledger.start_next().id == raw(3)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_entry_whose_dead_letter_is_fenced_is_lost(
+    replaced: bool,  # noqa: FBT001
+) -> None:
+    ledger = SpyLedger(max_messages=1)
+    [entry] = send_dead_letters(ledger, 1)
+    assert ledger.read_budget() == 0
+    finished = ledger.on_finished = Mock()
+    if replaced:
+        ledger.stream_recreated(A)
+    ledger.fenced(entry)
+    assert state_of(entry) is State.LOST
+    assert entry.fields == ()
+    assert (ledger.flow.held, ledger.acks.dead_lettering) == (0, 0)
+    assert (ledger.counters.dead, ledger.counters.lost) == (0, 1)
+    assert not known(ledger, A, raw(1))
+    assert ledger.acks.dead_letters_to_send(10) == []
+    assert ledger.capacity_signals
+    assert finished.called
+
+
+def test_an_entry_whose_dead_letter_is_fenced_may_be_recovered_at_once() -> None:
+    """It is pending still, and the next owner may be this consumer again."""
+    ledger = SpyLedger()
+    [entry] = send_dead_letters(ledger, 1)
+    with ledger.deliveries.recovering(A):
+        ledger.fenced(entry)
+        assert ledger.recover(1, attempts=1) == 1
+    assert ledger.start_next().id == raw(1)
+
+
+def test_an_entry_whose_dead_letter_is_fenced_is_lost_although_the_group_is_new() -> (
+    None
+):
+    ledger = SpyLedger()
+    [entry] = send_dead_letters(ledger, 1)
+    ledger.shards.group_recreated(A, now=5.0)
+    ledger.fenced(entry)
+    assert state_of(entry) is State.LOST
+    assert ledger.acks.dead_letters_to_send(10) == []
+
+
+@pytest.mark.parametrize("state", [State.RELEASED, State.LOST, State.DONE])
+def test_an_entry_that_has_left_is_not_lost_by_a_fenced_outcome(state: State) -> None:
+    ledger = SpyLedger()
+    [entry] = send_dead_letters(ledger, 1)
+    entry.state = state
+    ledger.fenced(entry)
+    assert state_of(entry) is state
+    assert ledger.counters.lost == 0
 
 
 def test_an_entry_that_waits_for_its_dead_letter_is_not_recovered() -> None:

@@ -722,7 +722,10 @@ class LedgerMachine(RuleBasedStateMachine):
             copy.leased_at = max(copy.leased_at, self.now - 1)
 
     def lose(self, number: int) -> None:
-        """Lose a taken entry to another consumer, also after its handler."""
+        """Lose a taken entry to another consumer, also after its handler.
+
+        Its transaction may have told, which an owner's token was compared with.
+        """
         finished = [c for c in self.in_ledger if c.entry and not c.with_handler]
         taken = [*self.with_handler, *finished]
         if not (self.acks and taken):
@@ -730,12 +733,13 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = pick(taken, number)
         assert copy.entry is not None
         supply, signals = self.supply, self.ready_signals
+        fenced = number % 2 and copy.state is not State.DEAD_LETTERING
         is_lost = copy.state not in OVER | SENT
         if is_lost:
             copy.state = State.LOST
             self.counts["lost"] += 1
         self._remove_from_waiting()
-        self.ledger.removals.lose(copy.entry)
+        (self.ledger.fenced if fenced else self.ledger.removals.lose)(copy.entry)
         assert not self.ledger.may_start(copy.entry)
         self.check_woken(supply, self.ready_signals - signals)
         if is_lost and self.reader_waiting:
@@ -1111,7 +1115,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.dead_letters_in_flight.remove(copy)
         assert copy.entry is not None
         entry, held = copy.entry, self.ledger.flow.held
-        reply = pick(["ours", "ours", "theirs", "written", "no reply"], number // 3)
+        replies = ["ours", "ours", "theirs", "fenced", "written", "no reply"]
+        reply = pick(replies, number // 3)
         match reply:
             case "written":
                 self._check_committer_woken(
@@ -1119,6 +1124,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
             case "no reply":
                 self.ledger.dead_letter_unconfirmed(entry)
+            case "fenced":
+                self.ledger.fenced(entry)
             case _:
                 self.ledger.dead_letter_confirmed(entry, ours=reply == "ours")
         if copy.state is State.RELEASED:
@@ -1130,6 +1137,9 @@ class LedgerMachine(RuleBasedStateMachine):
         elif reply == "written":
             copy.state = State.TO_ACK
             self.counts["dead"] += 1
+        elif reply == "fenced":
+            copy.state = State.LOST
+            self.counts["lost"] += 1
         else:
             copy.state, copy.dropped = State.DONE, True
             self.counts["dead" if reply == "ours" else "lost"] += 1

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from penstock._core.ledger.states import State
-from support.ledger import GIVEN_UP, SHARD, A, B, SpyLedger, ids, only, raw, state_of
+from support.ledger import (
+    GIVEN_UP,
+    SHARD,
+    A,
+    B,
+    SpyLedger,
+    ids,
+    known,
+    only,
+    raw,
+    state_of,
+)
 
 # -- dropping ----------------------------------------------------------------------
 
@@ -62,6 +73,20 @@ def test_losing_an_entry_whose_handler_has_finished_wakes_the_reader() -> None:
     ledger.removals.lose(entry)
     assert ledger.capacity_signals == signals + 1
     assert ledger.read_budget() == 1
+
+
+def test_an_entry_whose_transaction_is_fenced_is_lost_while_its_handler_runs() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.shards.group_recreated(A, now=5.0)
+    ledger.fenced(entry)
+    assert state_of(entry) is State.LOST
+    assert not known(ledger, A, raw(1))
+    assert (ledger.flow.held, ledger.counters.lost) == (1, 1)
+    ledger.finish(entry, ack=True)
+    assert ledger.acks.to_send() == []
+    assert (ledger.flow.held, ledger.counters.late) == (0, 1)
 
 
 def test_a_redelivered_entry_waits_for_its_earlier_handler_even_after_a_drop() -> None:

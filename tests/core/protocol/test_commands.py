@@ -7,7 +7,7 @@ from typing import cast
 import hiredis
 import pytest
 
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, dead_letter_scripts, scripts
 from penstock._core.protocol.commands import Command
 
 # One line for each builder: its command, and the words as one would type them.
@@ -163,7 +163,7 @@ def test_a_stream_is_described_by_a_script_that_names_its_key() -> None:
 
 def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
     moves = [(b"1-1", b"s:0"), (b"2-1", b"s:1")]
-    eval_, script, keys, *rest = scripts.move_entries(b"d", moves, 22)
+    eval_, script, keys, *rest = dead_letter_scripts.move_entries(b"d", moves, 22)
     assert (eval_, keys) == (b"EVAL", 3)
     assert rest == [b"d", b"s:0", b"s:1", 22, b"1-1", b"2-1"]
     assert isinstance(script, bytes)
@@ -173,7 +173,7 @@ def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
 
 def test_one_script_writes_a_dead_letter_before_it_acknowledges_the_entry() -> None:
     dead_letter_fields = iter([b"msg", b"a", b"dead.id", b"1-1"])
-    eval_, script, number, *rest = scripts.send_dead_letter(
+    eval_, script, number, *rest = dead_letter_scripts.send_dead_letter(
         b"s",
         "g",
         "c",

@@ -14,9 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import commands, ownership_replies, reply_parsing, scripts
+from penstock._core.protocol import (
+    commands,
+    dead_letter_scripts,
+    ownership_replies,
+    reply_parsing,
+    scripts,
+    transaction_script,
+)
 from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.fencing import Ownership
 from penstock._core.protocol.replies import (
     Claimed,
     ConsumerInfo,
@@ -52,6 +60,7 @@ STREAM = commands.xinfo_stream(b"s")
 GROUPS = commands.xinfo_groups(b"s")
 CONSUMERS = commands.xinfo_consumers(b"s", "g")
 XADD = commands.xadd(b"s", (b"msg", b"x"))
+OWNER = Ownership(b"o", b"t")
 ADD_ONCE = scripts.add_once(
     b"s",
     b"m",
@@ -60,15 +69,18 @@ ADD_ONCE = scripts.add_once(
     life=1,
     low=1,
 )
-SEND_DEAD_LETTER = scripts.send_dead_letter(
+SEND_DEAD_LETTER = dead_letter_scripts.send_dead_letter(
     b"s", "g", "c", b"1-1", dead=b"d", fields=[b"msg", b"x"]
 )
-MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
+OWNED_DEAD_LETTER = dead_letter_scripts.send_dead_letter(
+    b"s", "g", "c", b"1-1", dead=b"d", fields=[b"msg", b"x"], owner=OWNER
+)
+MOVE = dead_letter_scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
 TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))
 FACTS = scripts.stream_facts(b"s")
 REMOVE = scripts.remove_empty_consumer(b"s", "g", "c")
-APPLY, APPLY_SHA = (
-    scripts.apply(
+APPLY, APPLY_SHA, OWNED_APPLY, OWNED_APPLY_SHA = (
+    transaction_script.apply(
         b"s",
         "g",
         b"1-1",
@@ -79,7 +91,9 @@ APPLY, APPLY_SHA = (
         trim=(),
         drop=False,
         whole=whole,
+        owner=owner,
     )
+    for owner in (None, OWNER)
     for whole in (True, False)
 )
 
@@ -322,6 +336,17 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     ),
     "a dead letter": (SEND_DEAD_LETTER, ":1", 1),
     "a dead letter that was only copied": (SEND_DEAD_LETTER, "$3 8-1", b"8-1"),
+    "an owner's dead letter": (OWNED_DEAD_LETTER, ":0", 0),
+    "an owner's dead letter that was only copied": (
+        OWNED_DEAD_LETTER,
+        "$3 8-1",
+        b"8-1",
+    ),
+    "a fenced dead letter": (
+        OWNED_DEAD_LETTER,
+        "*2 $6 fenced $1 u",
+        ownership_replies.Fenced(b"u"),
+    ),
     "a move": (MOVE, "*2 :1 :1", (1, 1)),
     "a trim that was refused": (TRIM_ACKED, ":-1", -1),
     "an empty consumer": (REMOVE, ":0", 0),
@@ -394,6 +419,16 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*1 $7 already",
         Applied(pending=False),
     ),
+    "an owner's transaction": (
+        OWNED_APPLY,
+        "*2 $7 applied :1",
+        Applied(pending=True, results=[1]),
+    ),
+    "a fenced transaction": (
+        OWNED_APPLY_SHA,
+        "*2 $6 fenced $0 ",
+        ownership_replies.Fenced(b""),
+    ),
 }
 
 
@@ -416,7 +451,8 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
-    source = inspect.getsource(commands) + inspect.getsource(scripts)
+    builders = (commands, scripts, dead_letter_scripts, transaction_script)
+    source = "".join(map(inspect.getsource, builders))
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
     assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._PARSERS)
 
@@ -533,6 +569,16 @@ MALFORMED: dict[str, tuple[Command, str]] = {
     "a transaction that is neither": (APPLY, "*1 $4 what"),
     "a transaction that broke for no reason": (APPLY, "*2 $6 broken :1"),
     "a transaction of no words": (APPLY, "*0"),
+    "a transaction that is fenced without an owner": (APPLY, "*2 $6 fenced $1 u"),
+    "a dead letter that is fenced without an owner": (
+        SEND_DEAD_LETTER,
+        "*2 $6 fenced $1 u",
+    ),
+    "a fenced transaction of no token": (OWNED_APPLY, "*1 $6 fenced"),
+    "a dead letter that is fenced by a number": (
+        OWNED_DEAD_LETTER,
+        "*2 $6 fenced :1",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock._core.protocol import scripts
+from penstock._core.protocol import transaction_script
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.protocol.transactions import (
     Applied,
@@ -229,7 +229,9 @@ def words(**options: Any) -> list[Any]:
         "drop": False,
         "whole": False,
     }
-    return list(scripts.apply(b"own", "g", b"1-1", effects, **{**facts, **options}))
+    return list(
+        transaction_script.apply(b"own", "g", b"1-1", effects, **{**facts, **options})
+    )
 
 
 def test_the_script_is_given_keys_facts_and_commands() -> None:

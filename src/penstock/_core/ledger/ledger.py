@@ -385,6 +385,11 @@ class Ledger:
             self.flow.wake_reader()
             self._finished()
 
+    def fenced(self, entry: Entry) -> None:
+        """Lose an entry whose outcome was refused: its shard has another owner."""
+        self.removals.fenced(entry)
+        self._finished()
+
     def dead_letter_written(self, entry: Entry) -> None:
         """Have an entry acknowledged whose dead letter is written."""
         if entry.state is not RELEASED:

@@ -104,14 +104,29 @@ class Removals:
         Not so if it was read before the group was recreated: then it is pending for
         nobody, will be read again, and keeps its place in the order.
         """
-        if entry.state in LOSE and not _outlived(entry):
-            self.supersede(entry)
-            self._counters.lost += 1
-            known = entry.shard_state.entries
-            if known.get(entry.id) is entry:  # else it was delivered again
-                del known[entry.id]
-            # Its handler may have finished, so nothing else tells of the room.
-            self._flow.wake_reader()
+        if not _outlived(entry):
+            self._lose(entry)
+
+    def fenced(self, entry: Entry) -> None:
+        """Lose an entry whose outcome was refused: its shard has another owner.
+
+        Its id is not noted as answered. It is pending still, and may be recovered here
+        under the next ownership.
+        """
+        if entry.state is DEAD_LETTERING:
+            self._acks.dead_letter_unconfirmed(entry)
+        self._lose(entry)
+
+    def _lose(self, entry: Entry) -> None:
+        if entry.state not in LOSE:
+            return
+        self.supersede(entry)
+        self._counters.lost += 1
+        known = entry.shard_state.entries
+        if known.get(entry.id) is entry:  # else it was delivered again
+            del known[entry.id]
+        # Its handler may have finished, so nothing else tells of the room.
+        self._flow.wake_reader()
 
     def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
         """Record which entries of a renewal are ours still; return the other ids."""

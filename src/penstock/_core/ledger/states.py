@@ -39,9 +39,9 @@ outcome. These are the states, and the events between them:
 - DONE: acknowledged (`apply`: by a transaction), or dropped by a seek.
 - RELEASED: given up without an outcome, and pending for others.
 - LOST: this delivery of it no longer counts. Another consumer has claimed it because
-  the lease ended (`Counters.lost` counts these), or this consumer has a later
-  delivery or attempt of it, or its stream was deleted and recreated. What its handler
-  does with it is dropped.
+  the lease ended, or its shard has another owner (`Counters.lost` counts these), or
+  this consumer has a later delivery or attempt of it, or its stream was deleted and
+  recreated. What its handler does with it is dropped.
 
 Not in the picture: entries that wait (QUEUED, TO_COUNT, REDELIVERED, POSTPONED) may be
 dropped by a seek, and all that are not acknowledged may be released or lost.

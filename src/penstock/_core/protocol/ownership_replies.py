@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
-from penstock._core.protocol.reply_types import check_ids, typed
+from penstock._core.protocol.reply_types import ReplyParser, check_ids, typed
 
 __all__ = [
     "Assigned",
@@ -16,6 +16,7 @@ __all__ = [
     "Guarded",
     "Refused",
     "Taken",
+    "or_fenced",
     "read_assigned",
     "read_beat",
     "read_guarded",
@@ -140,6 +141,7 @@ class Guarded(NamedTuple):
 _taken_typed: Final = typed(tuple[bytes, int, int])
 _refused_typed: Final = typed(tuple[bytes, int])
 _kept_typed: Final = typed(tuple[int, bytes])
+_fenced_typed: Final = typed(tuple[bytes, bytes])
 _guarded_typed: Final = typed(tuple[int, bytes, list[bytes], int, list[Any]])
 _REFUSALS: Final = {b"held": "held", b"old": "old", b"stale": "stale"}
 
@@ -181,6 +183,18 @@ def read_guarded(command: Command, reply: Any) -> Guarded | Fenced:
     _, _, claimed, more, replies = _guarded_typed(command, reply)
     check_ids(claimed)
     return Guarded(claimed, bool(more), [_inner(one) for one in replies])
+
+
+def or_fenced(parser: ReplyParser) -> ReplyParser:
+    """Return a parser for the replies of a script's fenced form."""
+
+    def parse(command: Command, reply: Any) -> Any:
+        if type(reply) is list and reply[:1] == [b"fenced"]:
+            _, token = _fenced_typed(command, reply)
+            return Fenced(token)
+        return parser(command, reply)
+
+    return parse
 
 
 def _inner(reply: Any) -> Any:

@@ -19,9 +19,11 @@ from operator import itemgetter
 from typing import Any, Final, cast
 
 from penstock._core.protocol import (
+    dead_letter_scripts,
     ownership_replies,
     ownership_scripts,
     scripts,
+    transaction_script,
     transactions,
 )
 from penstock._core.protocol.commands import Command, name_of
@@ -211,12 +213,15 @@ def _applied(_: Command, reply: Any) -> transactions.Applied:
     return transactions.read(reply)
 
 
+_owned_dead_lettered: Final = ownership_replies.or_fenced(_dead_lettered)
+_owned_applied: Final = ownership_replies.or_fenced(_applied)
 _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.TRIM_ACKED: _number,
     scripts.REMOVE_EMPTY: _number,
-    scripts.SEND_DEAD_LETTER: _dead_lettered,
+    dead_letter_scripts.SEND_DEAD_LETTER: _dead_lettered,
+    dead_letter_scripts.SEND_OWNED_DEAD_LETTER: _owned_dead_lettered,
     scripts.CLAIM_OWN: ids,
-    scripts.MOVE: typed(tuple[int, int]),
+    dead_letter_scripts.MOVE: typed(tuple[int, int]),
     scripts.ADD_ONCE: _added_once,
     scripts.NOTHING: _number,
     scripts.STREAM_FACTS: scripted_stream,
@@ -230,8 +235,10 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     ownership_scripts.KEEP: ownership_replies.read_kept,
     ownership_scripts.FREE: ownership_replies.read_kept,
     ownership_scripts.GUARD: ownership_replies.read_guarded,
-    transactions.SCRIPT: _applied,
-    transactions.SCRIPT_SHA: _applied,
+    transaction_script.SCRIPT: _applied,
+    transaction_script.SCRIPT_SHA: _applied,
+    transaction_script.OWNED_SCRIPT: _owned_applied,
+    transaction_script.OWNED_SCRIPT_SHA: _owned_applied,
 }
 
 

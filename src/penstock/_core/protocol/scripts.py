@@ -11,32 +11,25 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from penstock._core.protocol.commands import Command, Word
-from penstock._core.protocol.transaction_script import SCRIPT, SCRIPT_SHA
-from penstock._core.protocol.transactions import Effects
 
 __all__ = [
     "ADD_ONCE",
     "CLAIM_OWN",
     "COUNT_BETWEEN",
     "LAST_ID",
-    "MOVE",
     "NOTHING",
     "REMOVE_EMPTY",
     "REPLACE",
-    "SEND_DEAD_LETTER",
     "STREAM_FACTS",
     "TRIM_ACKED",
     "add_once",
-    "apply",
     "claim_own",
     "count_added",
     "count_between",
     "last_id",
     "may_script",
-    "move_entries",
     "remove_empty_consumer",
     "replace",
-    "send_dead_letter",
     "stream_facts",
     "xtrim_acked",
 ]
@@ -166,142 +159,6 @@ def claim_own(
     """
     head = (b"EVAL", CLAIM_OWN, 1, key, group, consumer, len(words))
     return (*head, *words, *ids)
-
-
-SEND_DEAD_LETTER = b"""
-local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
-local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1, consumer)
-local gone = pending.err and string.find(pending.err, 'NOGROUP', 1, true)
-if pending.err and not gone then return pending end
-if not gone and #pending == 0 then return 0 end
-local copy = redis.call('XADD', KEYS[2], unpack(ARGV, 4))
-if gone then return copy end
-local acked = redis.pcall('XACK', KEYS[1], group, id)
-return type(acked) == 'number' and acked or copy
-"""
-
-
-def send_dead_letter(
-    key: bytes,
-    group: str,
-    consumer: str,
-    id: bytes,  # noqa: A002
-    *,
-    dead: bytes,
-    fields: Iterable[bytes],
-    trim: Command = (),
-) -> Command:
-    """Copy an entry of this consumer to the dead letters and acknowledge it.
-
-    The reply is 0 if the entry is not pending for this consumer. It is the copy's id if
-    the copy was written, but the acknowledgement was refused or the group is gone.
-    Without its group the entry is in no pending list, and waiting for the group could
-    last for ever, while entries that are given up take up the read budget. This is a
-    script so that the entry is dead-lettered once or not at all: if the copy is
-    refused, nothing is acknowledged.
-
-    Args:
-        key: The entry's stream.
-        group: The group.
-        consumer: The consumer.
-        id: The entry's id.
-        dead: The dead-letter stream.
-        fields: The dead letter.
-        trim: How the dead-letter stream is trimmed, as arguments of XADD.
-    """
-    head = (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id)
-    return (*head, *trim, b"*", *fields)
-
-
-def apply(
-    key: bytes,
-    group: str,
-    id: bytes,  # noqa: A002
-    effects: Effects,
-    *,
-    dead: bytes | None,
-    behind: Sequence[bytes],
-    reason: int,
-    trim: Command,
-    drop: bool,
-    whole: bool,
-) -> Command:
-    """Run a transaction's commands and acknowledge its message, if it is pending.
-
-    This is a script so that no other command runs in between, and so that it can be
-    sent again when its reply was lost. It does not matter for which consumer the
-    message is pending. The script checks all commands before it runs the first one. If
-    one fails nevertheless, the commands before it are undone, as far as the script has
-    saved what they changed. Where it could not, the message is acknowledged as well and
-    copied to the dead letters, since running the earlier commands again would be worse.
-
-    `transactions.read` reads the reply.
-
-    Args:
-        key: The message's stream.
-        group: The group.
-        id: The message's id.
-        effects: The commands.
-        dead: The dead-letter stream; None if dead letters are not kept.
-        behind: The words that follow the entry's own fields in a dead letter.
-        reason: The number of the word in `behind` that the script replaces with the
-            reason, counted from 1.
-        trim: How the dead-letter stream is trimmed, as arguments of XADD.
-        drop: Whether to acknowledge the message of a broken transaction where dead
-            letters are not kept.
-        whole: Whether to send the script itself, because the server may have forgotten
-            it (`NOSCRIPT`), instead of its hash.
-    """
-    otherwise = b"dead-letter" if dead is not None else b"drop" if drop else b"leave"
-    keys = [key, dead or key, *effects.keys]
-    words: list[Word] = []
-    numbers = {key: str(at) for at, key in enumerate(effects.keys, 3)}
-    for effect in effects.all:
-        undo = ",".join([numbers[key] for key in effect.keys])
-        words += (len(effect.words), effect.kind, effect.check, effect.undo + undo)
-        words += effect.words
-    script = (b"EVAL", SCRIPT) if whole else (b"EVALSHA", SCRIPT_SHA)
-    facts = (group, id, otherwise, len(behind), reason, len(trim))
-    return (*script, len(keys), *keys, *facts, *trim, *behind, *words)
-
-
-MOVE = b"""
-local from, behind = KEYS[1], tonumber(ARGV[1])
-local moved = 0
-for i = 2, #ARGV do
-  local found = redis.call('XRANGE', from, ARGV[i], ARGV[i])[1]
-  if found then
-    local words = #found[2] - behind
-    if words > 7000 then return {moved, i - 2} end
-    local copy = redis.pcall('XADD', KEYS[i], '*', unpack(found[2], 1, words))
-    if type(copy) == 'table' and copy.err then return {moved, i - 2} end
-    redis.call('XDEL', from, ARGV[i])
-    moved = moved + 1
-  end
-end
-return {moved, #ARGV - 1}
-"""
-
-
-def move_entries(
-    key: bytes, moves: Sequence[tuple[bytes, bytes]], behind: int
-) -> Command:
-    """Append copies of entries to other streams, and delete each entry with its copy.
-
-    This is a script so that two clients that move the same entries never copy one
-    twice, and so that no entry is deleted whose copy was refused. The script ends at
-    the first entry that it can't move: its copy is refused, or it has more than 7,000
-    words (Lua's stack takes 8,000). The reply is the number of moved entries and the
-    number of processed ones: the script skips entries that do not exist (any more).
-
-    Args:
-        key: The stream that has the entries.
-        moves: For each entry its id and the key of its target stream.
-        behind: The number of words at the end of each entry that are not copied.
-    """
-    targets = [target for _, target in moves]
-    ids = [id_ for id_, _ in moves]
-    return (b"EVAL", MOVE, 1 + len(moves), key, *targets, behind, *ids)
 
 
 ADD_ONCE = b"""

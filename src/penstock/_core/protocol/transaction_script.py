@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["SCRIPT", "SCRIPT_SHA"]
+from penstock._core.protocol import fencing
+from penstock._core.protocol.commands import Command, Word
+from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.transactions import Effects
 
-# `scripts.apply`, which sends the arguments, explains them. `plain` turns the error
+__all__ = ["OWNED_SCRIPT", "OWNED_SCRIPT_SHA", "SCRIPT", "SCRIPT_SHA", "apply"]
+
+# `apply`, which sends the arguments, explains them. `plain` turns the error
 # texts of Redis 6.2 into those of later versions. A check returns the refusal, `?` if
 # only the command itself can tell, or nothing. `last` is the number of the last command
 # that may still fail: the keys that the commands before it change are saved, unless
@@ -235,3 +241,63 @@ if type(acked) == 'table' then return {'broken', #effects + 1, plain(acked.err),
 return done
 """
 SCRIPT_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()
+OWNED_SCRIPT: Final = fencing.fenced(SCRIPT)
+OWNED_SCRIPT_SHA: Final = sha1(OWNED_SCRIPT, usedforsecurity=False).hexdigest()
+
+
+def apply(
+    key: bytes,
+    group: str,
+    id: bytes,  # noqa: A002
+    effects: Effects,
+    *,
+    dead: bytes | None,
+    behind: Sequence[bytes],
+    reason: int,
+    trim: Command,
+    drop: bool,
+    whole: bool,
+    owner: Ownership | None = None,
+) -> Command:
+    """Run a transaction's commands and acknowledge its message, if it is pending.
+
+    This is a script so that no other command runs in between, and so that it can be
+    sent again when its reply was lost. It does not matter for which consumer the
+    message is pending. The script checks all commands before it runs the first one. If
+    one fails nevertheless, the commands before it are undone, as far as the script has
+    saved what they changed. Where it could not, the message is acknowledged as well and
+    copied to the dead letters, since running the earlier commands again would be worse.
+
+    `transactions.read` reads the reply.
+
+    Args:
+        key: The message's stream.
+        group: The group.
+        id: The message's id.
+        effects: The commands.
+        dead: The dead-letter stream; None if dead letters are not kept.
+        behind: The words that follow the entry's own fields in a dead letter.
+        reason: The number of the word in `behind` that the script replaces with the
+            reason, counted from 1.
+        trim: How the dead-letter stream is trimmed, as arguments of XADD.
+        drop: Whether to acknowledge the message of a broken transaction where dead
+            letters are not kept.
+        whole: Whether to send the script itself, because the server may have forgotten
+            it (`NOSCRIPT`), instead of its hash.
+        owner: The ownership without which nothing is done; None if the shard is shared.
+    """
+    otherwise = b"dead-letter" if dead is not None else b"drop" if drop else b"leave"
+    keys = [key, dead or key, *effects.keys, *fencing.keys_of(owner)]
+    words: list[Word] = []
+    numbers = {key: str(at) for at, key in enumerate(effects.keys, 3)}
+    for effect in effects.all:
+        undo = ",".join([numbers[key] for key in effect.keys])
+        words += (len(effect.words), effect.kind, effect.check, effect.undo + undo)
+        words += effect.words
+    text, sha = SCRIPT, SCRIPT_SHA
+    if owner is not None:
+        text, sha = OWNED_SCRIPT, OWNED_SCRIPT_SHA
+    script = (b"EVAL", text) if whole else (b"EVALSHA", sha)
+    facts = (group, id, otherwise, len(behind), reason, len(trim))
+    own = (*facts, *trim, *behind, *words)
+    return (*script, len(keys), *keys, *own, *fencing.words_of(owner))

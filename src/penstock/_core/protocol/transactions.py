@@ -3,7 +3,7 @@
 Redis does not undo what a script did before one of its commands failed. So everything
 that can be checked in advance is checked in advance. This module checks whether a
 command is allowed in a script at all, has arguments that the server accepts, and fits.
-The script (`SCRIPT`) checks the keys and their values, and whether the user has the
+`transaction_script` checks the keys and their values, and whether the user has the
 permission.
 """
 
@@ -21,13 +21,10 @@ from penstock._core.protocol.key_changes import (
     value_check,
 )
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
-from penstock._core.protocol.transaction_script import SCRIPT, SCRIPT_SHA
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId, Shard
 
 __all__ = [
-    "SCRIPT",
-    "SCRIPT_SHA",
     "Applied",
     "CommandFailure",
     "Effect",

@@ -15,9 +15,13 @@ from penstock._core.ledger.failure_policy import DeadLettered
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import TO_DEAD_LETTER
 from penstock._core.messages import dead_letter
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, dead_letter_scripts
+from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.trimming import trim_arguments
+from penstock._tasks import fencing
+from penstock._tasks.fencing import FindOwnership, OnFenced
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import wall_clock
 from penstock._tasks.unbounded_streams import UnboundedStreams
@@ -42,6 +46,10 @@ class DeadLetterWriter:
     is acknowledged when the copy is confirmed. Then a crash in between leads to a
     second dead letter.
 
+    Where the shard is owned, the script compares the owner's token first. There is no
+    other way then, except for entries with too many fields for a script: for these only
+    the acknowledgement is fenced.
+
     Args:
         connection: The command connection.
         ledger: The consumer's ledger, which has the entries.
@@ -51,6 +59,8 @@ class DeadLetterWriter:
         retention: How much of that stream is kept; None keeps everything.
         send_lock: Held from when dead letters are taken until their replies.
         on_event: Receives refusals, and a report of a stream that nothing bounds.
+        ownership: Returns the ownership of an entry, when its command is built.
+        on_fenced: Called for each entry whose shard has another owner.
     """
 
     def __init__(
@@ -63,6 +73,8 @@ class DeadLetterWriter:
         retention: Retention | None,
         send_lock: asyncio.Lock,
         on_event: OnEvent,
+        ownership: FindOwnership = fencing.shared,
+        on_fenced: OnFenced = fencing.ignore,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
@@ -72,6 +84,8 @@ class DeadLetterWriter:
         self._unbounded = UnboundedStreams(on_event, "dead_letter_retention")
         self._send_lock = send_lock
         self._on_event = on_event
+        self._ownership = ownership
+        self._on_fenced = on_fenced
         self._backoff = ReconnectBackoff()
         self._may_script = True
         # Whether this round has written copies of entries that are still pending.
@@ -106,9 +120,11 @@ class DeadLetterWriter:
         return self._copied
 
     async def _write(self, dead: Sequence[Entry]) -> None:
+        owners = [self._ownership(entry) for entry in dead]
+        letters = zip(dead, owners, strict=True)
         try:
             answers = await self._connection.calls(
-                [self._command(entry) for entry in dead]
+                [self._command(entry, owner) for entry, owner in letters]
             )
         except ConnectionLost:
             for entry in dead:
@@ -120,12 +136,12 @@ class DeadLetterWriter:
             }
             raise
         refused: ErrorReply | None = None
-        for entry, reply in zip(dead, answers, strict=True):
+        for entry, owner, reply in zip(dead, owners, answers, strict=True):
             if not isinstance(reply, ErrorReply):
                 self._done(entry, reply)
                 continue
             self._ledger.dead_letter_unconfirmed(entry)
-            if self._may_script and _no_scripts(reply):
+            if self._may_script and owner is None and _no_scripts(reply):
                 self._may_script = False
             else:
                 refused = reply
@@ -139,7 +155,10 @@ class DeadLetterWriter:
     def _done(self, entry: Entry, reply: Any) -> None:
         repeated = entry in self._unanswered
         self._unanswered.discard(entry)
-        if isinstance(reply, int):
+        if isinstance(reply, Fenced):
+            self._ledger.fenced(entry)
+            self._on_fenced(entry, reply)
+        elif isinstance(reply, int):
             # An entry that is not pending after a lost reply: most likely the command
             # of that reply has acknowledged it.
             self._ledger.dead_letter_confirmed(entry, ours=bool(reply) or repeated)
@@ -147,17 +166,24 @@ class DeadLetterWriter:
             self._ledger.dead_letter_written(entry)
             self._copied = True
 
-    def _command(self, entry: Entry) -> commands.Command:
+    def _command(self, entry: Entry, owner: Ownership | None) -> commands.Command:
         letter, member = self._dead_letter(entry), self._member
         stream = self._name.replace("{stream}", entry.shard.stream)
         self._unbounded.check(stream, self._retention)
         to = stream.encode()
         trim = trim_arguments(self._retention, int(_clock.wall() * 1000))
-        if not self._may_script or len(letter) > _UNPACK_LIMIT:
+        may_script = self._may_script or owner is not None
+        if not may_script or len(letter) > _UNPACK_LIMIT:
             return commands.xadd(to, letter, trim=trim)
-        key, id_ = entry.shard.key, entry.id
-        return scripts.send_dead_letter(
-            key, member.group, member.name, id_, dead=to, fields=letter, trim=trim
+        return dead_letter_scripts.send_dead_letter(
+            entry.shard.key,
+            member.group,
+            member.name,
+            entry.id,
+            dead=to,
+            fields=letter,
+            trim=trim,
+            owner=owner,
         )
 
     def _dead_letter(self, entry: Entry) -> list[bytes]:

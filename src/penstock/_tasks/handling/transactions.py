@@ -18,7 +18,8 @@ from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import dead_letter
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, transaction_script
+from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.transactions import (
     Applied,
@@ -27,7 +28,9 @@ from penstock._core.protocol.transactions import (
     refused,
 )
 from penstock._core.protocol.trimming import trim_arguments
+from penstock._tasks import fencing
 from penstock._tasks.consumer_config import ConsumerConfig
+from penstock._tasks.fencing import FindOwnership, OnFenced
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
@@ -79,6 +82,8 @@ class Applier:
         drop: Without dead letters, whether a message that is given up is acknowledged.
         reject: Called to give a message up.
         on_event: Called to report a transaction that was applied in part.
+        ownership: Returns the ownership of an entry, when its command is built.
+        on_fenced: Called when nothing was applied, since the shard has another owner.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Applier:
         drop: bool,
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
+        ownership: FindOwnership = fencing.shared,
+        on_fenced: OnFenced = fencing.ignore,
     ) -> None:
         self._binding = LoopBinding("consumer")
         self._connection = connection
@@ -102,6 +109,8 @@ class Applier:
         self._drop = drop
         self._reject = reject
         self._on_event = on_event
+        self._ownership = ownership
+        self._on_fenced = on_fenced
         self._unbounded = UnboundedStreams(on_event)
         # By the number of shards. Kept, because messages without a key take turns over
         # the shards.
@@ -156,13 +165,38 @@ class Applier:
         """
         self._binding.check()
         check_open(entry, "the end of its transaction")
+        reply, repeated = await self._call(entry, effects, shards)
+        if reply is None:
+            return Applied(pending=False), repeated
+        if isinstance(reply, Fenced):
+            self._ledger.fenced(entry)
+            self._on_fenced(entry, reply)
+            return Applied(pending=False), repeated
+        applied = refused(reply) if isinstance(reply, ErrorReply) else reply
+        if not repeated:
+            _check_pending(entry, applied)
+        self._record(entry, applied, repeated=repeated)
+        if applied.failure is not None:
+            self._raise_failure(
+                entry, fields, applied, applied.failure, len(effects.all)
+            )
+        return applied, repeated
+
+    async def _call(
+        self, entry: Entry, effects: Effects, shards: Mapping[str, int]
+    ) -> tuple[Any, bool]:
+        """Send the script until there is a reply.
+
+        Returns:
+            The reply, and whether the script was sent repeatedly. The reply is None if
+            the stream was recreated: then an entry of this id is another message.
+        """
         repeated, reply = False, None
         while reply is None:
             if self._ledger.closed:  # the consumer does not reconnect any more
                 raise ClosedError("consumer")
             if entry.shard_state.replaced:
-                # In a recreated stream, an entry of this id is another message.
-                return Applied(pending=False), repeated
+                break
             try:
                 self._connection.check()
             except ConnectionLost as error:
@@ -180,15 +214,7 @@ class Applier:
                 reply = await self._send(entry, effects)
             except ConnectionLost:
                 repeated = True
-        applied = refused(reply) if isinstance(reply, ErrorReply) else reply
-        if not repeated:
-            _check_pending(entry, applied)
-        self._record(entry, applied, repeated=repeated)
-        if applied.failure is not None:
-            self._raise_failure(
-                entry, fields, applied, applied.failure, len(effects.all)
-            )
-        return applied, repeated
+        return reply, repeated
 
     async def _check_shards(self, shards: Mapping[str, int]) -> None:
         """Check that streams are spread as their records say; see `ShardChecks`."""
@@ -227,7 +253,7 @@ class Applier:
                 time=wall_clock(),
             )
             behind = dead_letter.write((), origin)
-        return scripts.apply(
+        return transaction_script.apply(
             shard.key,
             member.group,
             entry.id,
@@ -238,6 +264,7 @@ class Applier:
             trim=trim_arguments(self._dead_retention, int(_clock.wall() * 1000)),
             drop=self._drop,
             whole=not self._script_loaded,
+            owner=self._ownership(entry),
         )
 
     def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
@@ -297,6 +324,9 @@ def create_applier(
     connection: CommandConnection,
     ledger: Ledger,
     failure_handler: FailureHandler,
+    *,
+    ownership: FindOwnership = fencing.shared,
+    on_fenced: OnFenced = fencing.ignore,
 ) -> Applier | None:
     """Create a consumer's applier; None where nothing can be acknowledged."""
     if config.member is None or not config.acknowledges:
@@ -310,6 +340,8 @@ def create_applier(
         drop=config.dead_letter_policy is DeadLetters.DROP,
         reject=failure_handler.reject,
         on_event=config.on_event,
+        ownership=ownership,
+        on_fenced=on_fenced,
     )
 
 
