@@ -11,7 +11,7 @@ import pytest
 from penstock._core.protocol import dead_letter_scripts, ownership_scripts
 from penstock._core.protocol import transaction_script as transactions
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.protocol.transactions import Applied, Effects
@@ -32,11 +32,11 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
         yield opened
 
 
-async def ours(rig: Rig) -> Ownership:
-    return Ownership(OWNER, await rig.token())
+async def ours(rig: Rig) -> Fence:
+    return Fence(OWNER, await rig.token())
 
 
-def dead_letter(owner: Ownership | None, consumer: str = "a#1.1") -> Command:
+def dead_letter(owner: Fence | None, consumer: str = "a#1.1") -> Command:
     fields = (b"msg", b"x", b"dead.reason", b"why")
     return dead_letter_scripts.send_dead_letter(
         KEY, "g", consumer, b"1-0", dead=DEAD, fields=fields, owner=owner
@@ -44,7 +44,7 @@ def dead_letter(owner: Ownership | None, consumer: str = "a#1.1") -> Command:
 
 
 def transaction(
-    owner: Ownership | None, *calls: tuple[Any, ...], whole: bool = True
+    owner: Fence | None, *calls: tuple[Any, ...], whole: bool = True
 ) -> Command:
     effects = Effects(KEY)
     for name, *args in calls or COUNTING:
@@ -182,5 +182,5 @@ async def test_a_token_is_compared_before_anything_else_can_fail(
 ) -> None:
     """So a former owner is not told to try again, for example by `NOGROUP`."""
     await rig.redis.xgroup_destroy(KEY, "g")
-    assert isinstance(await rig.call(build(Ownership(OWNER, b"1:a:x.1"))), Fenced)
+    assert isinstance(await rig.call(build(Fence(OWNER, b"1:a:x.1"))), Fenced)
     assert await rig.redis.exists(DEAD, "total") == 0

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock._core.protocol import dead_letter_scripts, scripts, transaction_script
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.transactions import Effects
 from simulation.real_servers import Wire, binary, running
 from simulation.server import VERSIONS, Server, Session, Version
@@ -464,7 +464,7 @@ as_bytes = {
     "ids": st.lists(given_id.map(str.encode), min_size=1, max_size=3),
 }
 B = as_bytes
-OWNER = Ownership(b"owner", b"token")
+OWNER = Fence(b"owner", b"token")
 owners = st.sampled_from([None, OWNER, OWNER._replace(token=b"other")])
 own_scripts = st.one_of(
     script(
@@ -524,7 +524,7 @@ def apply(
     *,
     dead: bool,
     whole: bool,
-    owner: Ownership | None,
+    owner: Fence | None,
 ) -> Words:
     """Return the script of a transaction."""
     effects = Effects(b"s")

@@ -25,6 +25,7 @@ from penstock._tasks.committing.acks import Acks, PlainAcks
 from penstock._tasks.committing.committer import CommitPace, Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.consumer_config import ConsumerConfig
+from penstock._tasks.fencing import SHARED, Fencing
 from penstock._tasks.group import FloorTracker, Membership
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.checkouts import Checkouts
@@ -174,7 +175,11 @@ class _Assembler(Generic[T]):
             on_event=config.on_event,
         )
         self._applier: Applier | None = create_applier(
-            config, connection, self._ledger, self._failures
+            config,
+            connection,
+            self._ledger,
+            self._failures,
+            fencing=_fencing_of(config.member),
         )
         self._shard_records = ShardRecords(
             connection.calls,
@@ -446,7 +451,14 @@ class _Assembler(Generic[T]):
             retention=config.dead_letter_retention,
             send_lock=self._send_lock,
             on_event=config.on_event,
+            fencing=_fencing_of(member),
         )
+
+
+def _fencing_of(member: Membership | None) -> Fencing:
+    if isinstance(member, OwnedMembership):
+        return Fencing(member.owned.fence, member.owned.outcome_fenced)
+    return SHARED
 
 
 def _claims_of(member: Membership | None) -> OwnClaims | None:

@@ -7,29 +7,29 @@ was handed out. The defaults are those of a shard that is shared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, NamedTuple
 
 from penstock._core.ledger.entry import Entry
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 
-__all__ = ["FindOwnership", "OnFenced", "ignore", "shared"]
-
-FindOwnership: TypeAlias = Callable[[Entry], Ownership | None]
-"""Returns the ownership under which an entry was handed out, also when that is over.
-
-None: the shard is shared, and an outcome is compared with nothing.
-"""
-
-OnFenced: TypeAlias = Callable[[Entry, Fenced], None]
-"""Called when the server has refused an outcome, for each entry, with the entry and the
-server's token. The ledger has lost the entry by then.
-"""
+__all__ = ["SHARED", "Fencing"]
 
 
-def shared(_: Entry) -> None:
-    """Return that an entry's shard is shared."""
+class Fencing(NamedTuple):
+    """What outcomes are compared with, and who is told that one was refused.
+
+    Attributes:
+        find: Returns what the outcome of an entry is compared with: the token of the
+            ownership under which it was handed out, also when that is over. None: the
+            shard is shared, and the outcome is compared with nothing.
+        on_fenced: Called when the server has refused an outcome, for each entry, with
+            the entry and the server's token. The ledger has lost the entry by then.
+    """
+
+    find: Callable[[Entry], Fence | None]
+    on_fenced: Callable[[Entry, Fenced], None]
 
 
-def ignore(_entry: Entry, _fenced: Fenced) -> None:
-    """Do nothing about an outcome that was refused."""
+SHARED: Final = Fencing(lambda _: None, lambda *_: None)
+"""The fencing of shards that consumers share."""

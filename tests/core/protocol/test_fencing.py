@@ -8,19 +8,19 @@ import pytest
 
 from penstock._core.protocol import dead_letter_scripts, fencing, transaction_script
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.transactions import Effects
 
-OWNER = Ownership(b"{s}.owner:g", b"1:a:r.1")
+OWNER = Fence(b"{s}.owner:g", b"1:a:r.1")
 
 
-def dead_letter(owner: Ownership | None) -> Command:
+def dead_letter(owner: Fence | None) -> Command:
     return dead_letter_scripts.send_dead_letter(
         b"s", "g", "c", b"1-1", dead=b"d", fields=[b"msg", b"x"], owner=owner
     )
 
 
-def applied(owner: Ownership | None, *, whole: bool) -> Command:
+def applied(owner: Fence | None, *, whole: bool) -> Command:
     effects = Effects(b"s")
     effects.command("INCR", ["n"])
     return transaction_script.apply(
@@ -38,17 +38,17 @@ def applied(owner: Ownership | None, *, whole: bool) -> Command:
     )
 
 
-def whole(owner: Ownership | None) -> Command:
+def whole(owner: Fence | None) -> Command:
     return applied(owner, whole=True)
 
 
-def by_hash(owner: Ownership | None) -> Command:
+def by_hash(owner: Fence | None) -> Command:
     return applied(owner, whole=False)
 
 
 @pytest.mark.parametrize("build", [dead_letter, whole, by_hash])
 def test_an_owner_adds_one_key_and_one_argument_at_the_end_of_each(
-    build: Callable[[Ownership | None], Command],
+    build: Callable[[Fence | None], Command],
 ) -> None:
     name, script, count, *rest = build(None)
     keys, arguments = rest[: int(count)], rest[int(count) :]

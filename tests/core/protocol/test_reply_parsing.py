@@ -24,7 +24,7 @@ from penstock._core.protocol import (
 )
 from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.replies import (
     Claimed,
     ConsumerInfo,
@@ -60,7 +60,7 @@ STREAM = commands.xinfo_stream(b"s")
 GROUPS = commands.xinfo_groups(b"s")
 CONSUMERS = commands.xinfo_consumers(b"s", "g")
 XADD = commands.xadd(b"s", (b"msg", b"x"))
-OWNER = Ownership(b"o", b"t")
+OWNER = Fence(b"o", b"t")
 ADD_ONCE = scripts.add_once(
     b"s",
     b"m",

@@ -16,10 +16,11 @@ from penstock._core.protocol.dead_letter_scripts import (
     SEND_DEAD_LETTER,
     SEND_OWNED_DEAD_LETTER,
 )
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
+from penstock._tasks.fencing import Fencing
 from penstock._tasks.group import Membership
 from penstock.errors import ConnectionLost
 from penstock.events import Event
@@ -27,7 +28,7 @@ from penstock.retention import KEEP_ALL, retention_of
 from support.ledger import GIVEN_UP, A, B, SpyLedger, raw, state_of
 from support.scripted import Script, ScriptedConnection
 
-OURS = Ownership(b"{a}.owner:g", b"1:c:r.1")
+OURS = Fence(b"{a}.owner:g", b"1:c:r.1")
 FENCED = Fenced(b"2:d:s.1")
 
 
@@ -47,7 +48,7 @@ class Rig:
         self.connection = ScriptedConnection(script)
         self.fenced: list[tuple[bytes, Fenced]] = []
         self.events: list[Event] = []
-        self.owner: Ownership | None = OURS
+        self.owner: Fence | None = OURS
         self.writer = DeadLetterWriter(
             self.connection.for_commands,
             self.ledger,
@@ -56,8 +57,10 @@ class Rig:
             retention=retention_of(KEEP_ALL),
             send_lock=asyncio.Lock(),
             on_event=self.events.append,
-            ownership=lambda entry: self.owner if entry.shard is A else None,
-            on_fenced=on_fenced or self._note,
+            fencing=Fencing(
+                lambda entry: self.owner if entry.shard is A else None,
+                on_fenced or self._note,
+            ),
         )
 
     def _note(self, entry: Entry, reply: Fenced) -> None:

@@ -11,7 +11,7 @@ import pytest
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import State
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.protocol.transaction_script import (
@@ -20,6 +20,7 @@ from penstock._core.protocol.transaction_script import (
     SCRIPT,
 )
 from penstock._core.protocol.transactions import Applied
+from penstock._tasks.fencing import Fencing
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.transactions import Applier
 from penstock.errors import ConnectionLost
@@ -28,7 +29,7 @@ from penstock.transaction import Transaction
 from support.ledger import A, SpyLedger, raw, state_of
 from support.scripted import ScriptedConnection
 
-OURS = Ownership(b"{a}.owner:g", b"1:c:r.1")
+OURS = Fence(b"{a}.owner:g", b"1:c:r.1")
 FENCED = Fenced(b"2:d:s.1")
 APPLIED = Applied(pending=True, results=[1])
 
@@ -39,7 +40,7 @@ class Rig:
     def __init__(
         self,
         *answers: Any,
-        owner: Ownership | None = OURS,
+        owner: Fence | None = OURS,
         on_fenced: Callable[[Entry, Fenced], None] | None = None,
     ) -> None:
         self.answers = list(answers)
@@ -58,8 +59,7 @@ class Rig:
             drop=False,
             reject=lambda *_: None,
             on_event=lambda _: None,
-            ownership=lambda _: self.owner,
-            on_fenced=on_fenced or self._note,
+            fencing=Fencing(lambda _: self.owner, on_fenced or self._note),
         )
 
     def _note(self, entry: Entry, reply: Fenced) -> None:

@@ -127,6 +127,7 @@ class ShardState:
             more: no outcome of an entry here may be sent.
         epoch: The number of the ownership under which the entries were read; 0 if the
             shard is not owned.
+        token: The token of that ownership; empty if the shard is not owned.
     """
 
     shard: Shard
@@ -143,6 +144,7 @@ class ShardState:
     group_recreated_at: float = 0.0
     replaced: bool = False
     epoch: int = 0
+    token: bytes = b""
 
 
 class ShardStates(dict[bytes, ShardState]):
@@ -181,12 +183,12 @@ class ShardStates(dict[bytes, ShardState]):
         """Begin a new state for a shard; return the old one."""
         old = self.of(shard)
         old.replaced = True
-        self[shard.key] = ShardState(shard, epoch=old.epoch)
+        self[shard.key] = ShardState(shard, epoch=old.epoch, token=old.token)
         return old
 
-    def own(self, shard: Shard, epoch: int) -> None:
+    def own(self, shard: Shard, epoch: int, token: bytes) -> None:
         """Begin the state of an ownership; the former one has no entries."""
-        self[shard.key] = ShardState(shard, epoch=epoch)
+        self[shard.key] = ShardState(shard, epoch=epoch, token=token)
 
     def forget_unsettled(self, end: float) -> None:
         """Remove unsettled entries whose lease is over: it began at `end` or before."""

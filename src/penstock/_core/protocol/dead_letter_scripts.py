@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock._core.protocol import fencing
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 
 __all__ = [
     "MOVE",
@@ -47,7 +47,7 @@ def send_dead_letter(
     dead: bytes,
     fields: Iterable[bytes],
     trim: Command = (),
-    owner: Ownership | None = None,
+    owner: Fence | None = None,
 ) -> Command:
     """Copy an entry of this consumer to the dead letters and acknowledge it.
 

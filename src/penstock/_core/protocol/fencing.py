@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 
 from penstock._core.protocol.commands import Word
 
-__all__ = ["Ownership", "fenced", "keys_of", "words_of"]
+__all__ = ["Fence", "fenced", "keys_of", "words_of"]
 
 
-class Ownership(NamedTuple):
+class Fence(NamedTuple):
     """What an outcome is compared with, in the same script.
 
     Attributes:
@@ -36,11 +36,11 @@ def fenced(script: bytes) -> bytes:
     return _FENCE + script
 
 
-def keys_of(owner: Ownership | None) -> tuple[bytes, ...]:
+def keys_of(owner: Fence | None) -> tuple[bytes, ...]:
     """Return what follows a script's own keys; nothing if the shard is shared."""
     return () if owner is None else (owner.key,)
 
 
-def words_of(owner: Ownership | None) -> tuple[Word, ...]:
+def words_of(owner: Fence | None) -> tuple[Word, ...]:
     """Return what follows a script's own arguments."""
     return () if owner is None else (owner.token,)

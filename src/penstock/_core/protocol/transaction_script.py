@@ -8,7 +8,7 @@ from typing import Final
 
 from penstock._core.protocol import fencing
 from penstock._core.protocol.commands import Command, Word
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.transactions import Effects
 
 __all__ = ["OWNED_SCRIPT", "OWNED_SCRIPT_SHA", "SCRIPT", "SCRIPT_SHA", "apply"]
@@ -257,7 +257,7 @@ def apply(
     trim: Command,
     drop: bool,
     whole: bool,
-    owner: Ownership | None = None,
+    owner: Fence | None = None,
 ) -> Command:
     """Run a transaction's commands and acknowledge its message, if it is pending.
 

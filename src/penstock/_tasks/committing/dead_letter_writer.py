@@ -16,12 +16,11 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import TO_DEAD_LETTER
 from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, dead_letter_scripts
-from penstock._core.protocol.fencing import Ownership
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.trimming import trim_arguments
-from penstock._tasks import fencing
-from penstock._tasks.fencing import FindOwnership, OnFenced
+from penstock._tasks.fencing import SHARED, Fencing
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import wall_clock
 from penstock._tasks.unbounded_streams import UnboundedStreams
@@ -59,8 +58,7 @@ class DeadLetterWriter:
         retention: How much of that stream is kept; None keeps everything.
         send_lock: Held from when dead letters are taken until their replies.
         on_event: Receives refusals, and a report of a stream that nothing bounds.
-        ownership: Returns the ownership of an entry, when its command is built.
-        on_fenced: Called for each entry whose shard has another owner.
+        fencing: What outcomes are compared with, where shards are owned.
     """
 
     def __init__(
@@ -73,8 +71,7 @@ class DeadLetterWriter:
         retention: Retention | None,
         send_lock: asyncio.Lock,
         on_event: OnEvent,
-        ownership: FindOwnership = fencing.shared,
-        on_fenced: OnFenced = fencing.ignore,
+        fencing: Fencing = SHARED,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
@@ -84,8 +81,7 @@ class DeadLetterWriter:
         self._unbounded = UnboundedStreams(on_event, "dead_letter_retention")
         self._send_lock = send_lock
         self._on_event = on_event
-        self._ownership = ownership
-        self._on_fenced = on_fenced
+        self._fencing = fencing
         self._backoff = ReconnectBackoff()
         self._may_script = True
         # Whether this round has written copies of entries that are still pending.
@@ -120,7 +116,7 @@ class DeadLetterWriter:
         return self._copied
 
     async def _write(self, dead: Sequence[Entry]) -> None:
-        owners = [self._ownership(entry) for entry in dead]
+        owners = [self._fencing.find(entry) for entry in dead]
         letters = zip(dead, owners, strict=True)
         try:
             answers = await self._connection.calls(
@@ -157,7 +153,7 @@ class DeadLetterWriter:
         self._unanswered.discard(entry)
         if isinstance(reply, Fenced):
             self._ledger.fenced(entry)
-            self._on_fenced(entry, reply)
+            self._fencing.on_fenced(entry, reply)
         elif isinstance(reply, int):
             # An entry that is not pending after a lost reply: most likely the command
             # of that reply has acknowledged it.
@@ -166,7 +162,7 @@ class DeadLetterWriter:
             self._ledger.dead_letter_written(entry)
             self._copied = True
 
-    def _command(self, entry: Entry, owner: Ownership | None) -> commands.Command:
+    def _command(self, entry: Entry, owner: Fence | None) -> commands.Command:
         letter, member = self._dead_letter(entry), self._member
         stream = self._name.replace("{stream}", entry.shard.stream)
         self._unbounded.check(stream, self._retention)

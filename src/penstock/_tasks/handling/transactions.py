@@ -28,9 +28,8 @@ from penstock._core.protocol.transactions import (
     refused,
 )
 from penstock._core.protocol.trimming import trim_arguments
-from penstock._tasks import fencing
 from penstock._tasks.consumer_config import ConsumerConfig
-from penstock._tasks.fencing import FindOwnership, OnFenced
+from penstock._tasks.fencing import SHARED, Fencing
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
@@ -82,8 +81,7 @@ class Applier:
         drop: Without dead letters, whether a message that is given up is acknowledged.
         reject: Called to give a message up.
         on_event: Called to report a transaction that was applied in part.
-        ownership: Returns the ownership of an entry, when its command is built.
-        on_fenced: Called when nothing was applied, since the shard has another owner.
+        fencing: What outcomes are compared with, where shards are owned.
     """
 
     def __init__(
@@ -97,8 +95,7 @@ class Applier:
         drop: bool,
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
-        ownership: FindOwnership = fencing.shared,
-        on_fenced: OnFenced = fencing.ignore,
+        fencing: Fencing = SHARED,
     ) -> None:
         self._binding = LoopBinding("consumer")
         self._connection = connection
@@ -109,8 +106,7 @@ class Applier:
         self._drop = drop
         self._reject = reject
         self._on_event = on_event
-        self._ownership = ownership
-        self._on_fenced = on_fenced
+        self._fencing = fencing
         self._unbounded = UnboundedStreams(on_event)
         # By the number of shards. Kept, because messages without a key take turns over
         # the shards.
@@ -170,7 +166,7 @@ class Applier:
             return Applied(pending=False), repeated
         if isinstance(reply, Fenced):
             self._ledger.fenced(entry)
-            self._on_fenced(entry, reply)
+            self._fencing.on_fenced(entry, reply)
             return Applied(pending=False), repeated
         applied = refused(reply) if isinstance(reply, ErrorReply) else reply
         if not repeated:
@@ -264,7 +260,7 @@ class Applier:
             trim=trim_arguments(self._dead_retention, int(_clock.wall() * 1000)),
             drop=self._drop,
             whole=not self._script_loaded,
-            owner=self._ownership(entry),
+            owner=self._fencing.find(entry),
         )
 
     def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
@@ -325,8 +321,7 @@ def create_applier(
     ledger: Ledger,
     failure_handler: FailureHandler,
     *,
-    ownership: FindOwnership = fencing.shared,
-    on_fenced: OnFenced = fencing.ignore,
+    fencing: Fencing = SHARED,
 ) -> Applier | None:
     """Create a consumer's applier; None where nothing can be acknowledged."""
     if config.member is None or not config.acknowledges:
@@ -340,8 +335,7 @@ def create_applier(
         drop=config.dead_letter_policy is DeadLetters.DROP,
         reject=failure_handler.reject,
         on_event=config.on_event,
-        ownership=ownership,
-        on_fenced=on_fenced,
+        fencing=fencing,
     )
 
 

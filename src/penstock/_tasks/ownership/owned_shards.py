@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from penstock._core.ledger.entry import Entry
 from penstock._core.ownership import keys
 from penstock._core.ownership.shard import OwnedShard
 from penstock._core.ownership.states import OWNED
 from penstock._core.protocol import ownership_scripts
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._tasks.group import Membership
 from penstock.message import Shard
@@ -77,6 +79,15 @@ class OwnedShards:
             claim=claim,
             commands=commands,
         )
+
+    def fence(self, entry: Entry) -> Fence:
+        """Return what an entry's outcome is compared with."""
+        state = entry.shard_state
+        return Fence(self.owner_key(state.shard), state.token)
+
+    def outcome_fenced(self, entry: Entry, reply: Fenced) -> None:
+        """Record that the outcome of an entry was refused."""
+        self.fenced(entry.shard, entry.shard_state.token, reply)
 
     def fenced(self, shard: Shard, sent: bytes, reply: Fenced) -> None:
         """Record that a command was refused: its token is not the server's.

@@ -81,7 +81,7 @@ class OwnerRequests:
         actions = core.take_answered(reply, _clock.boottime())
         if core.state in OWNED:
             epoch = core.token.number
-            parts.ledger.shards.own(self._shard, epoch)
+            parts.ledger.shards.own(self._shard, epoch, core.token.encode())
             parts.spawn(partial(self._open_reader, core.token))
             self._report("shard_taken", self._shard, logging.INFO, epoch=epoch)
         self._act(actions)
