@@ -600,7 +600,7 @@ def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
         (
             "support.run_app:ordered",
             ["--workers", "2"],
-            "ordering='key', which holds within one process: 2 workers would",
+            "ordering='key', which holds across processes only with owned shards",
         ),
         ("support.run_app", ["--url", "http://localhost"], "scheme 'http'"),
         ("support.run_app", ["--workers", "0"], "--workers"),

@@ -186,7 +186,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             processes. See docs/owned-shards.md. A consumer with a `name` keeps its
             place for a lease after closing: back within that time, under the same name,
             it has the same shards. Needs scripts, a group, and acknowledgements after
-            the handler.
+            the handler. `"auto"`: owned if the streams have several shards.
         on_assigned: An async function that is called with the shards that this consumer
             owns from now on, before their first message is handed out. If it raises,
             these shards are given up for a lease. The three functions are never called
@@ -316,7 +316,6 @@ class Consumer(Openable[Session[T]], Generic[T]):
                 "on_lost": on_lost,
             },
         )
-        lease = claim.idle if owned is None else owned.options.lease
         dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
@@ -334,7 +333,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             commit_interval=seconds(commit.interval, "Commit(interval)"),
             commit_max_pending=commit.max_pending,
             commit_delay=seconds(commit.delay, "Commit(delay)"),
-            lease=seconds(lease, "the lease"),
+            lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=None
             if claim.interval is None
             else seconds(claim.interval, "Claim(interval)"),
@@ -372,6 +371,19 @@ class Consumer(Openable[Session[T]], Generic[T]):
     def name(self) -> str | None:
         """This consumer's name in the group; None in REALTIME."""
         return self._config.member.name if self._config.member else None
+
+    @property
+    def ownership(self) -> Ownership:
+        """Whether shards are owned or shared; `AUTO` until that is decided on opening.
+
+        Any thread may ask.
+        """
+        ownership, session = self._config.ownership, self._session
+        if ownership is None:
+            return Ownership.SHARED
+        if session is not None:
+            return Ownership.OWNED if session.owns_shards else Ownership.SHARED
+        return Ownership.AUTO if ownership.automatic else Ownership.OWNED
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         """Iterate over the messages until the consumer closes.

@@ -164,6 +164,11 @@ class Ownership(Enum):
     """Any consumer of the group gets the next entry of a shard."""
     OWNED = "owned"
     """Each shard is read by one consumer of the group at a time, see `Owned`."""
+    AUTO = "auto"
+    """Owned if each stream has several shards by its record when the consumer opens,
+    and the server allows scripts; otherwise shared. It is shared, too, where owned
+    shards are not possible: without a group, with `claim=` or `shards=`, and where
+    messages are acknowledged before their handlers have returned."""
 
 
 class Ordering(Enum):

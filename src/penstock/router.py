@@ -23,7 +23,10 @@ from penstock.options import (
     Claim,
     Commit,
     Mode,
+    OnShards,
     Ordering,
+    Owned,
+    Ownership,
     Prefetch,
     StartAt,
 )
@@ -40,6 +43,7 @@ class Defaults(TypedDict, total=False):
 
     credentials: Credentials | None
     auto_commit: AutoCommit | str
+    ownership: Owned | Ownership | str
     prefetch: Prefetch
     max_message_bytes: int
     commit: Commit
@@ -62,6 +66,9 @@ class HandlerOptions(Defaults, total=False):
     payload: Any
     codec: Codec[Any] | None
     shards: int | Iterable[int] | None
+    on_assigned: OnShards | None
+    on_revoked: OnShards | None
+    on_lost: OnShards | None
 
 
 class Router:
@@ -76,9 +83,10 @@ class Router:
         middleware: Wraps all handlers, outside of their own middleware; see
             `Middleware`.
         **defaults: Options of `Consumer` for all handlers that don't override them:
-            `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`, `retry`,
-            `dead_letters`, `dead_letter_retention`, `mkstream`, `open_timeout`,
-            `close_timeout`, `on_event`.
+            `auto_commit`, `ownership`, `prefetch`, `max_message_bytes`, `commit`,
+            `claim`, `retry`, `dead_letters`, `dead_letter_retention`, `mkstream`,
+            `open_timeout`, `close_timeout`, `on_event`. The default of `ownership` is
+            `"auto"` for handlers with an ordering, so that it holds across processes.
 
     Raises:
         ConfigurationError: An option is unknown or invalid.
@@ -207,15 +215,17 @@ class Router:
     def check_workers(self, workers: int) -> None:
         """Check that the handlers can run in several processes at once.
 
-        `penstock run --workers` does so before it starts. With `ordering="key"` or
-        `"shard"`, messages are handled in order within one process only.
+        `penstock run --workers` does so before it starts. `ordering="key"` and
+        `"shard"` hold across processes if shards are owned, which needs a stream that
+        has shards. Whether it has any is known when the router has opened: if not, and
+        there are several workers, `run` raises ConfigurationError.
 
         Args:
             workers: The number of processes that run this router.
 
         Raises:
-            ConfigurationError: A handler of a group has an ordering, and there is more
-                than one process.
+            ConfigurationError: A handler of a group has an ordering, its options don't
+                go together with owned shards, and there is more than one process.
 
         Example:
             ```python
@@ -348,7 +358,9 @@ class Router:
             )
         where = self._url if url is None else url
         self._running = running
-        return ConsumerSet([shared.part(where) for shared in self._registry.shared])
+        workers = self._registry.workers
+        parts = [shared.part(where, workers) for shared in self._registry.shared]
+        return ConsumerSet(parts)
 
     @property
     def _consumer_set(self) -> ConsumerSet | None:

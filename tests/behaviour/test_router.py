@@ -863,14 +863,19 @@ def test_an_included_router_accepts_no_more_handlers() -> None:
 
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])
-def test_an_order_within_a_group_is_refused_for_several_workers(ordering: str) -> None:
+@pytest.mark.parametrize("why", [{"ownership": "shared"}, {"claim": Claim(idle=5)}])
+def test_an_order_in_shared_shards_is_refused_for_several_workers(
+    ordering: str, why: dict[str, Any]
+) -> None:
     router, anywhere = Router(), Router()
 
-    @router.handler("orders", group="billing", ordering=ordering)
+    @router.handler("orders", group="billing", ordering=ordering, **why)
     async def charge(message: Message[bytes]) -> None:
         """Do nothing."""
 
-    # Without a group each worker handles all messages, in order.
+    # Without a group each worker handles all messages, in order. In a group it depends
+    # on whether the stream has shards.
+    @anywhere.handler("shards", group="billing", ordering=ordering)
     @anywhere.handler("orders", ordering=ordering)
     async def count(message: Message[bytes]) -> None:
         """Do nothing."""

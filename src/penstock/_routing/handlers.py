@@ -21,7 +21,7 @@ from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.message import Fields
 from penstock.middleware import Middleware
-from penstock.options import AutoCommit, Ordering, choice
+from penstock.options import AutoCommit, Ordering, Ownership, choice
 
 __all__ = ["HandlerSpec", "adopt", "consumer_of", "nearest", "specify"]
 
@@ -73,6 +73,12 @@ class HandlerSpec:
         policy = self.options.get("auto_commit", AutoCommit.PROCESSED)
         return choice(AutoCommit, policy, "auto_commit") in _MANUAL
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the consumers of a group have to keep an order."""
+        ordered = self.run_options["ordering"] is not Ordering.NONE
+        return ordered and (self.group or self.options.get("group")) is not None
+
     def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
         """Create the consumer.
 
@@ -83,7 +89,22 @@ class HandlerSpec:
         reads: dict[str, Any] = {"payload": bytes}
         if not raw:
             reads = {"payload": self.payload, "codec": self.codec}
-        return consumer_of(self.name, self.streams, {**self.options, **reads}, url)
+        options = {**self.options, **reads}
+        if self.is_ordered:
+            options.setdefault("ownership", Ownership.AUTO)
+        return consumer_of(self.name, self.streams, options, url)
+
+
+def unordered(spec: HandlerSpec, workers: int) -> str:
+    """Return why an order does not hold in several processes, and what to do."""
+    ordering = spec.run_options["ordering"].value
+    return (
+        f"{spec.name} has ordering={ordering!r}, which holds across processes only "
+        f"with owned shards: {workers} workers would handle messages of one {ordering} "
+        f"at the same time; spread the stream with Producer(shards=...) or "
+        f"admin.set_shards, and leave ownership=, claim= and shards= out, or run one "
+        f"worker, whose concurrency= handles many messages at a time"
+    )
 
 
 def nearest(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from penstock._routing.handlers import HandlerSpec, adopt
+from penstock._routing.handlers import HandlerSpec, adopt, unordered
 from penstock._routing.shared_consumers import SharedConsumer
 from penstock._tasks.consumer_config import check_streams
 from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
-from penstock.options import Ordering
+from penstock.options import Ownership
 
 __all__ = ["Registry"]
 
@@ -25,6 +25,7 @@ class Registry:
     Attributes:
         handlers: The handlers.
         shared: The same handlers, grouped by the consumers that they share.
+        workers: The number of processes that run the handlers, as far as is known.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Registry:
         self._middleware = middleware
         self.handlers: tuple[HandlerSpec, ...] = ()
         self.shared: tuple[SharedConsumer, ...] = ()
+        self.workers = 1
         # Whether another registry has included the handlers.
         self._included = False
 
@@ -63,15 +65,10 @@ class Registry:
             ConfigurationError: A handler asks for an order that would not hold.
         """
         for each in self.handlers:
-            ordering = each.run_options["ordering"]
-            if workers > 1 and each.group is not None and ordering is not Ordering.NONE:
-                raise ConfigurationError(
-                    f"{each.name} has ordering={ordering.value!r}, which holds within "
-                    f"one process: {workers} workers would handle messages of one "
-                    f"{ordering.value} at the same time; run one worker, whose "
-                    f"concurrency= handles many messages at a time, or one process "
-                    f"for each part of the shards, with shards= in each"
-                )
+            may_own = each.consumer(None, raw=False).ownership is not Ownership.SHARED
+            if workers > 1 and each.is_ordered and not may_own:
+                raise ConfigurationError(unordered(each, workers))
+        self.workers = workers
 
     def include(self, other: Registry) -> None:
         """Add the handlers of another registry, which takes no more from then on."""

@@ -13,12 +13,14 @@ import anyio
 
 from penstock._core.handling.dispatch import Dispatch, PayloadReader, Route, Unhandled
 from penstock._core.handling.signature import is_async, name_of
-from penstock._routing.handlers import HandlerSpec
+from penstock._routing.handlers import HandlerSpec, unordered
 from penstock._tasks.consumer_set import SetMember
 from penstock._tasks.handling.handler_call import ThreadSettler, in_thread
+from penstock.errors import ConfigurationError
 from penstock.events import Event, guarded, log_event
 from penstock.message import Message
 from penstock.middleware import wrap
+from penstock.options import Ownership
 
 __all__ = ["SharedConsumer"]
 
@@ -40,11 +42,12 @@ class SharedConsumer:
         """The handler whose options the consumer has; the others' are equal."""
         return self.handlers[0]
 
-    def part(self, url: str | None) -> SetMember:
+    def part(self, url: str | None, workers: int = 1) -> SetMember:
         """Create the consumer and its run; needs a running event loop.
 
         Args:
             url: The server; None for the default.
+            workers: The number of processes that run the handlers.
         """
         first = self.first
         raw = first.event is not None or len(self.handlers) > 1
@@ -63,6 +66,11 @@ class SharedConsumer:
 
         handler = self.dispatch(limit, report) if raw else _call(first, limit)
 
+        def check_order() -> None:
+            shared = consumer.ownership is Ownership.SHARED
+            if workers > 1 and first.is_ordered and shared:
+                raise ConfigurationError(unordered(first, workers))
+
         async def run() -> None:
             try:
                 await consumer.run(handler, **first.run_options)
@@ -71,7 +79,7 @@ class SharedConsumer:
                     tell = {**facts, "messages": unhandled.messages}
                     on_event(Event("unhandled_in_all", logging.INFO, tell))
 
-        return SetMember(consumer, run, facts, on_event)
+        return SetMember(consumer, run, facts, on_event, check_order)
 
     def dispatch(
         self,

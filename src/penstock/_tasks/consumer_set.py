@@ -53,12 +53,14 @@ class SetMember:
         run: Handles its messages until it closes.
         facts: Its description in events.
         on_event: Called when it fails for good.
+        on_open: Called when the consumer is open; may raise what is wrong with it.
     """
 
     consumer: RunnableConsumer
     run: Callable[[], Awaitable[None]]
     facts: Mapping[str, object]
     on_event: OnEvent
+    on_open: Callable[[], None] = lambda: None
 
 
 class ConsumerSet:
@@ -164,6 +166,7 @@ class ConsumerSet:
                     self._close_on_stop, member, tasks.cancel_scope, running
                 )
                 async with member.consumer:
+                    member.on_open()
                     self._open[member] = None
                     self._opening_ended()
                     await self._opening_done.wait()

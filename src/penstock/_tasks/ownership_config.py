@@ -30,11 +30,13 @@ class OwnershipConfig:
             the user has named it.
         callbacks: The user's functions that are called with shards, by the names of
             their options.
+        automatic: Whether it depends on the number of shards if they are owned.
     """
 
     options: Owned
     static: bool
     callbacks: Mapping[str, OnShards]
+    automatic: bool = False
 
 
 def ownership_of(
@@ -62,50 +64,56 @@ def ownership_of(
         ConfigurationError: The options don't go together.
     """
     given = {option: each for option, each in callbacks.items() if each is not None}
+    options, chosen = Owned(), Ownership.OWNED
     if isinstance(ownership, Owned):
         options = ownership
-    elif choice(Ownership, ownership, "ownership") is Ownership.OWNED:
-        options = Owned()
-    elif given:
-        raise ConfigurationError(
-            f"{next(iter(given))}= is called with owned shards; pass "
-            f"ownership='owned', or leave it out"
-        )
     else:
+        chosen = choice(Ownership, ownership, "ownership")
+    if chosen is Ownership.SHARED:
+        if given:
+            raise ConfigurationError(
+                f"{next(iter(given))}= is called with owned shards; pass "
+                f"ownership='owned', or leave it out"
+            )
         return None
-    _check(mode, policy, name, claim, picks_shards=picks_shards, callbacks=given)
-    return OwnershipConfig(options, name is not None, given)
+    automatic = chosen is Ownership.AUTO
+    why_not = _why_not(mode, policy, claim, picks_shards=picks_shards)
+    if why_not is not None:
+        if automatic and not given:
+            return None
+        raise ConfigurationError(why_not)
+    _check(name, given)
+    return OwnershipConfig(options, name is not None, given, automatic)
 
 
-def _check(
-    mode: Mode,
-    policy: AutoCommit,
-    name: str | None,
-    claim: Claim,
-    *,
-    picks_shards: bool,
-    callbacks: Mapping[str, Callable[..., object]],
-) -> None:
+def _why_not(
+    mode: Mode, policy: AutoCommit, claim: Claim, *, picks_shards: bool
+) -> str | None:
+    """Return why shards can't be owned with other options, and what to do about it."""
     if mode is not Mode.LOAD_BALANCED:
-        raise ConfigurationError(
+        return (
             f"ownership='owned' divides the shards among the consumers of a group, "
             f"which {mode.name} does not; name a group and use LOAD_BALANCED"
         )
     if policy in {AutoCommit.IMMEDIATE, AutoCommit.DELAYED}:
-        raise ConfigurationError(
+        return (
             f"ownership='owned' needs acknowledgements after the handler, which "
             f"{policy.name} does not wait for; choose PROCESSED, ROLLING or DISABLED"
         )
     if claim != Claim():
-        raise ConfigurationError(
+        return (
             "claim= has no effect on owned shards, which have leases of their own; "
             "pass ownership=Owned(lease=...) instead"
         )
     if picks_shards:
-        raise ConfigurationError(
+        return (
             "with ownership='owned' each member gets its share of all shards; leave "
             "shards= out, or read these shards with ownership='shared'"
         )
+    return None
+
+
+def _check(name: str | None, callbacks: Mapping[str, Callable[..., object]]) -> None:
     if name is not None and is_ownership(name.encode(errors="replace")):
         raise ConfigurationError(
             f"name={name!r:.60} looks like the name under which a member reads an "

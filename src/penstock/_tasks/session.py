@@ -24,11 +24,13 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Lifetime
+from penstock._tasks.ownership.choice import with_ownership
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
 from penstock._tasks.reporting import rate_limited
 from penstock._tasks.startup import retrying
 from penstock._tasks.task_scopes import quietly, shielded_until_done, task_group
+from penstock.durations import seconds
 from penstock.errors import ConfigurationError, UsageError
 from penstock.message import EntryId
 from penstock.options import AutoCommit, Mode, Start
@@ -256,6 +258,11 @@ class Session(Generic[T]):
             goal.check_soon()
 
     @property
+    def owns_shards(self) -> bool:
+        """Whether shards are owned, and not shared."""
+        return self._parts.streams is not None
+
+    @property
     def owned(self) -> int:
         """How many shards the consumer owns."""
         streams = self._parts.streams
@@ -340,11 +347,16 @@ async def open_session(
     async with open_connector(
         config.url, config.on_event, config.credentials, **owner
     ) as connector:
-        bearable = patience(config.lease) if config.acknowledges else math.inf
+        lease = config.lease
+        if config.ownership is not None:
+            lease = seconds(config.ownership.options.lease, "Owned(lease)")
+        bearable = patience(lease) if config.acknowledges else math.inf
         connection = CommandConnection(
             connector, await connector.first(config.open_timeout), bearable
         )
         try:
+            choose = partial(with_ownership, config, connection)
+            config = await retrying(connection, deadline, choose)
             async with task_group() as group:
                 session = Session(config, connector, connection, group)
                 await session.start(deadline)

@@ -43,7 +43,8 @@ def with_owned_shards(config: ConsumerConfig[Any]) -> ConsumerConfig[Any]:
         noack=member.noack,
         owned=OwnedShards(member.group),
     )
-    return replace(config, member=owned)
+    lease = seconds(config.ownership.options.lease, "Owned(lease)")
+    return replace(config, member=owned, lease=lease)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
