@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from penstock import (
+    Claim,
     CommandError,
     ConfigurationError,
     Consumer,
