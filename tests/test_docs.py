@@ -1,9 +1,10 @@
 """Documentation: each Python block of the README and the docs runs on a real server.
 
 A block runs unchanged, except that `redis://localhost` means the server under test;
-`REDIS_URL` is set, and the stream `orders` has a message and a dead letter. The tests
-define `Order`, `bill` and `handle`, as the README's reader would; the latter two end
-the program after the first message. So does a router's `run`. Tests in a block run too.
+`REDIS_URL` is set, and the stream `orders` has a message and a dead letter, and members
+that own it where a block is about those. The tests define `Order`, `bill` and `handle`,
+as the README's reader would; the latter two end the program after the first message. So
+does a router's `run`. Tests in a block run too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pytest
 
 from penstock import Message, Producer, Router
 from support.dead_letters import write_dead_letter
+from support.members import for_example
 from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +106,7 @@ async def test_a_block_of_the_docs_runs(
         async with Producer(url) as producer:
             await producer.send("orders", Order(1))
     code = code.replace('"redis://localhost"', repr(url))
-    async with asyncio.timeout(20):
+    async with for_example(redis, code), asyncio.timeout(20):
         with suppress(Handled):
             await run(code, names)
         for name in [name for name in names if name.startswith("test_")]:

@@ -27,6 +27,7 @@ import pytest
 
 from penstock import Consumer, Message, Producer, Router, admin
 from penstock.middleware import Call
+from support.members import for_example
 from test_docs import Handled, Order, run, run_until_one
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -118,7 +119,7 @@ async def test_an_example_of_a_docstring_runs(
             names["message"] = await consumer.next()
             assert isinstance(names["message"], Message)
         code = code.replace('"redis://localhost"', repr(url))
-        async with asyncio.timeout(20):
+        async with for_example(redis, code), asyncio.timeout(20):
             with suppress(Handled):
                 await run(code, names)
 

@@ -45,6 +45,7 @@ from penstock import (
 from penstock.admin import Admin
 from support.dead_letters import write_dead_letter
 from support.failing import Boom, running
+from support.members import Members
 from support.waiting import eventually, numbers, pending, read, record_shards
 
 __all__ = ["Context", "Scenario"]
@@ -480,6 +481,24 @@ async def lists_streams(context: Context) -> None:
     await context.add(0)
     async with Admin(context.url, on_event=context.events.append) as operator:
         assert context.stream in await operator.streams()
+
+
+async def shows_owners(context: Context) -> None:
+    """Show the owners of a stream that is one key, and of one with shards."""
+    for shards, target in ((0, {0: "a"}), (2, {0: "a", 1: "b"})):
+        await Members(context.redis, context.stream, shards).open(target)
+        async with Admin(context.url, on_event=context.events.append) as operator:
+            found = await operator.owners(context.stream, "g")
+        assert {one.shard.number: one.owner for one in found.shards} == target
+
+
+async def moves_a_shard(context: Context) -> None:
+    members = Members(context.redis, context.stream, 2)
+    await members.open({0: "a", 1: "b"})
+    async with Admin(context.url, on_event=context.events.append) as operator:
+        await operator.move(context.stream, "g", 0, "b", force=True)
+    assert await members.target() == {0: "b", 1: "a"}
+    assert await members.token(0) == b""
 
 
 async def deletes(context: Context) -> None:

@@ -15,11 +15,15 @@ from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._dead_letter import DeadLetter
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
+from penstock.admin._owners import GroupMember, OwnedShard, Owners
+from penstock.admin._shard_moves import ShardMove
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, TrimTo
 from penstock.admin.client import (
     Admin,
     group_state,
+    move,
+    owners,
     reset_group,
     set_shards,
     streams,
@@ -36,13 +40,19 @@ __all__ = [
     "DeadLetter",
     "DeadLetterAdmin",
     "DeadLetterOffice",
+    "GroupMember",
     "GroupStanding",
     "GroupState",
+    "OwnedShard",
+    "Owners",
+    "ShardMove",
     "TrimLoss",
     "TrimTo",
     "Trimmed",
     "dead",
     "group_state",
+    "move",
+    "owners",
     "reset_group",
     "set_shards",
     "streams",

@@ -48,10 +48,21 @@ class ShardAdmin:
             ConfigurationError: The stream's name is invalid.
             ServerError: See `AdminConnection.calls`.
         """
+        return await self._found(stream, create=False)
+
+    async def recorded(self, stream: str) -> list[Shard]:
+        """Return the shards of a stream, also those of its record that do not exist.
+
+        Raises:
+            PenstockError: See `all`.
+        """
+        return await self._found(stream, create=True)
+
+    async def _found(self, stream: str, *, create: bool) -> list[Shard]:
         shard_keys.single(stream)  # refuses invalid names
         connection = self._connection
         records = ShardRecords(
-            connection.calls, connection.on_event, search=self._search, create=False
+            connection.calls, connection.on_event, search=self._search, create=create
         )
         return await records.watch(stream)
 

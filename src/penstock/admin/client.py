@@ -7,6 +7,8 @@ from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
+from penstock.admin._owners import OwnerReader, Owners
+from penstock.admin._shard_moves import ShardMove, ShardMover
 from penstock.admin._shards import ShardAdmin
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
@@ -21,6 +23,8 @@ from penstock.sharding import Sharder, ShardRecord, ShardSearch
 __all__ = [
     "Admin",
     "group_state",
+    "move",
+    "owners",
     "reset_group",
     "set_shards",
     "streams",
@@ -79,6 +83,8 @@ class Admin(Openable[AdminConnection]):
         self._groups = Groups(self._connection, self._shards.all)
         self._dead = DeadLetterAdmin(self._connection)
         self._trimmer = Trimmer(self._connection, self._shards.all)
+        self._owners = OwnerReader(self._connection, self._shards.recorded)
+        self._mover = ShardMover(self._connection, self._owners)
 
     def _opener(self) -> Live[AdminConnection]:
         connection, url, credentials = self._connection, self._url, self._credentials
@@ -328,6 +334,79 @@ class Admin(Openable[AdminConnection]):
         """
         return await self._trimmer.losses(stream, to, ignore_idle)
 
+    async def owners(self, stream: str, group: str) -> Owners:
+        """Return which members of a group own which shards of a stream.
+
+        Args:
+            stream: The stream's name.
+            group: The group's name.
+
+        Returns:
+            The shards with their owners, and the members. If the consumers of the group
+            share the shards, there are no members, and no shard has an owner.
+
+        Raises:
+            PenstockError: See `group_state`.
+
+        Example:
+            ```python
+            for owned in (await admin.owners("orders", "billing")).shards:
+                print(owned.shard.number, owned.owner, owned.epoch, owned.pending)
+            ```
+        """
+        return await self._owners.owners(stream, group)
+
+    async def move(
+        self,
+        stream: str,
+        group: str,
+        shard: int,
+        to: str | None = None,
+        *,
+        force: bool = False,
+    ) -> ShardMove:
+        """Change which member of a group should own a shard.
+
+        The owner then drains the shard and frees it, and the other member takes it. The
+        call does not wait for that; `owners` shows it.
+
+        Members bring every target into balance that is not. So if the move alone would
+        leave one member with too many shards, another shard goes the other way: of the
+        shards of `to`, the one with the fewest pending entries. The result names it.
+        The move lasts until a member joins or leaves, and may be undone then.
+
+        Args:
+            stream: The stream's name.
+            group: The group's name.
+            shard: The shard's number.
+            to: The name of the member that gets it; default: the member with the fewest
+                shards, other than the one that has it. If the shard is on its way to
+                another member already, it is that one.
+            force: Whether to take the shard away from its owner, if that is another
+                member. Use it for an owner that does not drain, for example because a
+                handler hangs. Its outcomes are refused from then on, and it calls
+                `on_lost`, not `on_revoked`. **Messages that it has handled and not
+                acknowledged, or whose handlers still run, are handled again** by the
+                other member, possibly at the same time.
+
+        Returns:
+            What was changed.
+
+        Raises:
+            ConfigurationError: The members do not own such a shard, `to` is not a
+                member, or there is no other member.
+            AccessError: The server refuses this user, which needs `EVAL` as well.
+            ConnectionLost: The connection ended before the reply; the call can be
+                repeated.
+            PenstockError: See `owners`.
+
+        Example:
+            ```python
+            await admin.move("orders", "billing", 0, "billing-2")
+            ```
+        """
+        return await self._mover.move(stream, group, shard, to, force=force)
+
     def __repr__(self) -> str:
         return f"<Admin {'closed' if self._connection.closed else 'open'}>"
 
@@ -450,6 +529,56 @@ async def set_shards(
     """
     async with Admin(url, credentials=credentials) as admin:
         return await admin.set_shards(stream, number, sharder=sharder)
+
+
+async def owners(
+    stream: str,
+    group: str,
+    *,
+    url: str | None = None,
+    credentials: Credentials | None = None,
+) -> Owners:
+    """Return which members of a group own which shards, on a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        group: The group's name.
+        url: The server, see `Admin`.
+        credentials: User and password, see `Admin`.
+
+    Raises:
+        PenstockError: See `Admin` and `Admin.owners`.
+    """
+    async with Admin(url, credentials=credentials) as admin:
+        return await admin.owners(stream, group)
+
+
+async def move(
+    stream: str,
+    group: str,
+    shard: int,
+    to: str | None = None,
+    *,
+    force: bool = False,
+    url: str | None = None,
+    credentials: Credentials | None = None,
+) -> ShardMove:
+    """Change which member of a group should own a shard, on a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        group: The group's name.
+        shard: The shard's number.
+        to: The name of the member that gets it, see `Admin.move`.
+        force: Whether to take the shard away from its owner, see `Admin.move`.
+        url: The server, see `Admin`.
+        credentials: User and password, see `Admin`.
+
+    Raises:
+        PenstockError: See `Admin` and `Admin.move`.
+    """
+    async with Admin(url, credentials=credentials) as admin:
+        return await admin.move(stream, group, shard, to, force=force)
 
 
 async def streams(

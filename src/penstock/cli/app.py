@@ -9,6 +9,7 @@ import typer
 
 from penstock.cli.dead.command import dead
 from penstock.cli.demo.command import demo
+from penstock.cli.owners.command import owners
 from penstock.cli.run.command import run
 from penstock.cli.trim.command import trim
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(demo)
 app.command()(trim)
+app.command()(owners)
 app.add_typer(dead, name="dead")
 
 

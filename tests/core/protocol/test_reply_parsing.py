@@ -293,6 +293,10 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*2 $11 appendfsync $6 always",
         {b"appendfsync": b"always"},
     ),
+    "a hash": (commands.hgetall(b"h"), "%1 $1 a $1 b", {b"a": b"b"}),
+    "a hash in RESP2": (commands.hgetall(b"h"), "*2 $1 a $1 b", {b"a": b"b"}),
+    "no hash": (commands.hgetall(b"h"), "%0", {}),
+    "fields": (commands.hmget(b"h", (b"a", b"b")), "*2 $-1 $1 x", [None, b"x"]),
     "a key that expires": (commands.pexpire(b"s", 5), ":1", 1),
     "replicas": (commands.wait(1, 100), ":1", 1),
     "files": (commands.wait_aof(1, 100), "*2 :1 :0", (1, 0)),
@@ -472,8 +476,8 @@ def test_fields_are_bytes_whatever_they_contain() -> None:
 
 
 def test_replies_to_other_commands_are_returned_unchanged() -> None:
-    odd = [(b"HGETALL", b"k"), (b"EVAL", b"return {}", 0)]
-    assert reply_parsing.parse(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
+    odd = [(b"HVALS", b"k"), (b"EVAL", b"return {}", 0)]
+    assert reply_parsing.parse(odd, [[b"a", 1], []]) == [[b"a", 1], []]
 
 
 # -- malformed replies -------------------------------------------------------------
@@ -565,6 +569,10 @@ MALFORMED: dict[str, tuple[Command, str]] = {
     "a setting without a value": (commands.config_get(b"a"), "*1 $1 a"),
     "a setting that is a number": (commands.config_get(b"a"), "*2 $1 a :1"),
     "a setting in no list": (commands.config_get(b"a"), ":1"),
+    "a hash without a value": (commands.hgetall(b"h"), "*1 $1 a"),
+    "a hash with a number": (commands.hgetall(b"h"), "%1 $1 a :1"),
+    "a hash with a field too few": (commands.hmget(b"h", (b"a", b"b")), "*1 $1 x"),
+    "a field of a hash that is a number": (commands.hmget(b"h", (b"a",)), "*1 :1"),
     "a run of which a line is missing": (ADD_ONCE, "$3 1-1"),
     "a transaction that is neither": (APPLY, "*1 $4 what"),
     "a transaction that broke for no reason": (APPLY, "*2 $6 broken :1"),

@@ -206,6 +206,16 @@ def mget(keys: Iterable[bytes]) -> Command:
     return (b"MGET", *keys)
 
 
+def hgetall(key: bytes) -> Command:
+    """Read all fields of a hash; none if there is no such key."""
+    return (b"HGETALL", key)
+
+
+def hmget(key: bytes, fields: Iterable[bytes]) -> Command:
+    """Read fields of a hash; None for each that is missing."""
+    return (b"HMGET", key, *fields)
+
+
 def scan_streams(cursor: bytes, count: int) -> Command:
     """List some of the keys that are streams, from a cursor on; the first is `0`."""
     return (b"SCAN", cursor, b"TYPE", b"stream", b"COUNT", count)

@@ -247,8 +247,8 @@ def _scripted(command: Command, reply: Any) -> Any:
     return reply if parser is None else parser(command, reply)
 
 
-def _settings(_: Command, reply: Any) -> dict[bytes, bytes]:
-    """Parse settings: a map, or in RESP2 a list of names and values in turn."""
+def _words(_: Command, reply: Any) -> dict[bytes, bytes]:
+    """Parse a map of words; in RESP2 it is a list of names and values in turn."""
     if isinstance(reply, dict):
         reply = [word for pair in reply.items() for word in pair]
     if not isinstance(reply, list) or len(reply) % 2:
@@ -258,17 +258,27 @@ def _settings(_: Command, reply: Any) -> dict[bytes, bytes]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
+def _fields(command: Command, reply: Any) -> list[bytes | None]:
+    """Parse the reply of HMGET: the value of each field, or None."""
+    values: list[bytes | None] = _strings(command, reply)
+    if len(values) != len(command) - 2:
+        raise ProtocolError
+    return values
+
+
 _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"AUTH": _word,
     b"CLIENT": _client,
     b"COMMAND": _existing,
-    b"CONFIG": _settings,
+    b"CONFIG": _words,
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,
     b"GET": _string,
     b"HELLO": _greeting,
     b"HGET": _string,
+    b"HGETALL": _words,
+    b"HMGET": _fields,
     b"INFO": _word,
     b"MGET": _strings,
     b"PEXPIRE": _number,

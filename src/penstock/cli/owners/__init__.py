@@ -1,0 +1,1 @@
+"""`penstock owners`: shows which member owns which shard, and moves shards."""
