@@ -39,6 +39,7 @@ class Defaults(TypedDict, total=False):
     """The options that a router can set for all its handlers; see `Consumer`."""
 
     credentials: Credentials | None
+    field: str
     auto_commit: AutoCommit | str
     prefetch: Prefetch
     max_message_bytes: int
@@ -76,9 +77,9 @@ class Router:
         middleware: Wraps all handlers, outside of their own middleware; see
             `Middleware`.
         **defaults: Options of `Consumer` for all handlers that don't override them:
-            `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`, `retry`,
-            `dead_letters`, `dead_letter_retention`, `mkstream`, `open_timeout`,
-            `close_timeout`, `on_event`.
+            `field`, `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`,
+            `retry`, `dead_letters`, `dead_letter_retention`, `mkstream`,
+            `open_timeout`, `close_timeout`, `on_event`.
 
     Raises:
         ConfigurationError: An option is unknown or invalid.

@@ -49,6 +49,7 @@ class ConsumerConfig(Generic[T]):
         credentials: Returns user and password, for each connection.
         numbers: The numbers of the shards to read of each stream; None for all shards.
         search: Whether shards are looked for by name, and not by the streams' records.
+        payload_field: The name of the payload's field.
         retry: How often a failed message is attempted; None if retries are impossible.
         dead_letter_policy: What is done instead of keeping dead letters; None keeps
             them.
@@ -65,6 +66,7 @@ class ConsumerConfig(Generic[T]):
     member: Membership | None
     start: Start | EntryId
     codec: Codec[T] | None
+    payload_field: bytes
     policy: AutoCommit
     prefetch: Prefetch
     max_message_bytes: int
