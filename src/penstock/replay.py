@@ -178,7 +178,8 @@ def replay(
         start: The first position: `EARLIEST`, an entry id, `after(id)`, or an aware
             `datetime`.
         end: The last position, included: `LATEST`, an entry id, or an aware `datetime`,
-            which includes its whole millisecond.
+            which includes its whole millisecond (or its microsecond, if the ids of the
+            stream count nanoseconds).
         payload: The payloads' type, as for `Consumer`.
         codec: Decodes the payloads in another way; it also defines their type.
         field: The name of the field that holds the payload, as for `Consumer`; default
@@ -244,22 +245,20 @@ async def _messages(
                 yield message
 
 
-def _low(start: StartAt | str) -> EntryId:
+def _low(start: StartAt | str) -> EntryId | datetime:
     low = place(start, "start")
     if low is Start.LATEST:
         raise ConfigurationError(
             "start=LATEST leaves nothing to replay; pass EARLIEST, an id or a "
             "datetime, or read what is sent from now on with a Consumer"
         )
-    return low if isinstance(low, EntryId) else EntryId.MIN
+    return EntryId.MIN if isinstance(low, Start) else low
 
 
-def _high(end: StartAt | str) -> EntryId:
+def _high(end: StartAt | str) -> EntryId | datetime:
     high = place(end, "end")
     if high is Start.EARLIEST:
         raise ConfigurationError(
             "end=EARLIEST leaves nothing to replay; pass LATEST, an id or a datetime"
         )
-    if not isinstance(high, EntryId):
-        return EntryId.MAX
-    return EntryId(high.ms, EntryId.MAX.seq) if isinstance(end, datetime) else high
+    return EntryId.MAX if isinstance(high, Start) else high

@@ -14,9 +14,8 @@ from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent
 from penstock.identity import consumer_name, host_id
-from penstock.message import EntryId
 from penstock.middleware import Middleware
-from penstock.options import AutoCommit, Mode, Prefetch, Start, choice
+from penstock.options import AutoCommit, Mode, Prefetch, StartAt, choice
 from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
 from penstock.sharding import DISCOVER, ShardSearch, shard_count
@@ -64,7 +63,7 @@ class ConsumerConfig(Generic[T]):
     search: bool
     mode: Mode
     member: Membership | None
-    start: Start | EntryId
+    start: StartAt
     codec: Codec[T] | None
     payload_field: bytes
     policy: AutoCommit

@@ -183,6 +183,9 @@ def _above(after: Id) -> EntryId | None:
 
 def _below(call: str, before: Before) -> EntryId:
     bound = place(before, f"{call}(before)")
+    if isinstance(bound, datetime):
+        # The ids of dead letters are the server's, so they count milliseconds.
+        bound = EntryId.at(bound)
     if not isinstance(bound, EntryId):
         raise ConfigurationError(
             f"{call}(before={before!r:.60}) is not a time; pass an aware datetime or "
