@@ -222,6 +222,17 @@ async def test_binary_and_missing_payloads_are_shown(stream: str, redis: Any) ->
     assert lines[-3:] == ["key: none", "header temp: 21", "payload: none"]
 
 
+async def test_the_field_of_the_payload_can_be_named(stream: str, redis: Any) -> None:
+    own = [b"data", b"17", b"h", b"1"]
+    id_ = await write_dead_letter(redis, stream, fields=own)
+    [shown] = await objects("show", stream, id_, "--payload")
+    assert shown["payload"] is None
+    [shown] = await objects("show", stream, id_, "--payload", "--field", "data")
+    assert (shown["payload"], shown["headers"]) == ("17", [["h", "1"]])
+    wrong = await dead("show", stream, id_, "--field", "key", status=2)
+    assert "field='key'" in wrong.output
+
+
 async def test_showing_a_missing_dead_letter_is_an_error(
     stream: str, redis: Any
 ) -> None:

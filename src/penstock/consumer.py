@@ -18,6 +18,7 @@ from typing import (
 
 from penstock._core.handling.signature import check_handler
 from penstock._core.messages import shard_keys
+from penstock._core.messages.envelope import FIELD, field_of
 from penstock._tasks.consumer_config import (
     ConsumerConfig,
     auto_commit_of,
@@ -84,6 +85,7 @@ class Options(TypedDict, total=False):
     mode: Mode | str | None
     start: StartAt | str | None
     shards: int | Iterable[int] | ShardSearch | None
+    field: str
     auto_commit: AutoCommit | str
     prefetch: Prefetch
     max_message_bytes: int
@@ -155,6 +157,9 @@ class Consumer(Openable[Session[T]], Generic[T]):
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
             entry, or any type that msgspec or pydantic decodes and validates from JSON.
         codec: Decodes payloads in another way, see `Codec`.
+        field: The name of the entry's field that holds the payload; default `"msg"`,
+            which Penstock and SeaStreamer write. Name another one for streams of other
+            programs. All other fields, except `key`, are headers.
         auto_commit: Who acknowledges messages, and when, see `AutoCommit`; default
             `PROCESSED`.
         prefetch: How many messages the consumer holds, see `Prefetch`.
@@ -258,6 +263,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         shards: int | Iterable[int] | ShardSearch | None = None,
         payload: Any = bytes,
         codec: Any = None,
+        field: str = FIELD,
         auto_commit: AutoCommit | str = AutoCommit.PROCESSED,
         prefetch: Prefetch = Prefetch(),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -326,6 +332,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             member=member,
             start=place(start, "start"),
             codec=codec,
+            payload_field=field_of(field),
             policy=policy,
             prefetch=prefetch,
             max_message_bytes=count(max_message_bytes, "max_message_bytes"),

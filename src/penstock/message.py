@@ -76,8 +76,13 @@ class EntryId:
         return cls(int(match[1]), int(match[2] or 0))
 
     @classmethod
-    def at(cls, moment: datetime) -> EntryId:
+    def at(cls, moment: datetime, *, nanoseconds: bool = False) -> EntryId:
         """Return the first id of the millisecond of an aware datetime.
+
+        Args:
+            moment: The datetime.
+            nanoseconds: Whether the ids count nanoseconds: then it is the first id of
+                the microsecond. These ids end in the year 2554.
 
         Raises:
             ConfigurationError: The datetime is naive, or before 1970.
@@ -87,19 +92,25 @@ class EntryId:
                 "a naive datetime is ambiguous; add a time zone, for example "
                 "datetime.now(UTC)"
             )
+        if nanoseconds:
+            microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
+            return cls(min(microseconds * 1000, _U64_MAX))
         return cls((moment - _EPOCH) // timedelta(milliseconds=1))
+
+    @property
+    def counts_nanoseconds(self) -> bool:
+        """Whether the id counts nanoseconds, as SeaStreamer's may: from 10**17 on."""
+        return self.ms >= _NANOSECONDS
 
     @property
     def timestamp(self) -> datetime:
         """The id's time, as an aware datetime in UTC.
 
-        An id of 10**17 or more counts nanoseconds, as SeaStreamer's may.
-
         Raises:
             OverflowError: The id was chosen by its sender, and lies beyond the year
                 9999.
         """
-        if self.ms >= _NANOSECONDS:
+        if self.counts_nanoseconds:
             return _EPOCH + timedelta(microseconds=self.ms // 1000)
         return _EPOCH + timedelta(milliseconds=self.ms)
 

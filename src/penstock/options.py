@@ -133,10 +133,11 @@ def after(id: EntryId | str) -> EntryId:  # noqa: A002 - it is an id
     return id.next()
 
 
-def place(at: StartAt | str, option: str) -> Start | EntryId:
-    """Check a position in a stream, and return it as `Start` or `EntryId`.
+def place(at: StartAt | str, option: str) -> StartAt:
+    """Check a position in a stream, and return it without any text.
 
-    A moment before 1970 is the lowest id, since no entry is older.
+    A moment before 1970 is the lowest id, since no entry is older. Which id another
+    moment means depends on the stream.
 
     Raises:
         ConfigurationError: It is not a position, or a naive datetime.
@@ -145,8 +146,10 @@ def place(at: StartAt | str, option: str) -> Start | EntryId:
         case Start() | EntryId():
             return at
         case datetime():
-            before = at.utcoffset() is not None and at < EntryId.MIN.timestamp
-            return EntryId.MIN if before else EntryId.at(at)
+            if at.utcoffset() is not None and at < EntryId.MIN.timestamp:
+                return EntryId.MIN
+            EntryId.at(at)  # refuses a naive one
+            return at
         case "earliest" | "latest":
             return Start(at)
         case str():

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from penstock._core.handling.signature import UNSPECIFIED
+from penstock._core.messages.envelope import FIELD, field_of
 from penstock._core.messages.shard_keys import single
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.lifetime import Live
@@ -72,6 +73,9 @@ class Producer(Openable[Sender]):
             the number is known; otherwise consumers look for the shards by name.
         codec: Encodes payloads, see `Codec`; default: `bytes` and `str` are sent
             unchanged, anything else as JSON by msgspec.
+        field: The name of the entry's field that holds the payload; default `"msg"`,
+            which Penstock and SeaStreamer read. Name another one for consumers of other
+            programs.
         max_messages: Messages held at most until they are confirmed; default 10,000.
         max_bytes: Bytes of these messages at most; default 64 MiB.
         max_message_bytes: Bytes of one message at most, counting payload, key and
@@ -150,6 +154,7 @@ class Producer(Openable[Sender]):
         shards: int | Sharder | None = None,
         sharder: Sharder | None = None,
         codec: Codec[Any] | None = None,
+        field: str = FIELD,
         max_messages: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -185,6 +190,7 @@ class Producer(Openable[Sender]):
             retention_of(retention),
             replicas=replicas,
             durable=durable,
+            field=field_of(field),
         )
         self._delivery = Delivery(
             url=url,
@@ -227,8 +233,8 @@ class Producer(Openable[Sender]):
             payload: The payload; `bytes` and `str` are sent unchanged, see `codec`.
             key: The message's key, or None; with `ordering="key"`, consumers handle
                 messages of one key in order.
-            headers: Text by name; `msg` and `key` are reserved, and `content-type` is
-                the codec's if it has one.
+            headers: Text by name; the name of the payload's field and `key` are
+                reserved, and `content-type` is the codec's if it has one.
             **choices: Options for this message only, see `MessageOptions`.
 
         Raises:
@@ -379,6 +385,7 @@ class Producer(Openable[Sender]):
         retention: Retention | None = None,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: str | None = None,
     ) -> Outlet[Any]: ...
     @overload
     def to(
@@ -391,6 +398,7 @@ class Producer(Openable[Sender]):
         retention: Retention | None = None,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: str | None = None,
     ) -> Outlet[T]: ...
     @overload
     def to(
@@ -403,6 +411,7 @@ class Producer(Openable[Sender]):
         retention: Retention | None = None,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: str | None = None,
     ) -> Outlet[T]: ...
     @overload
     def to(
@@ -415,6 +424,7 @@ class Producer(Openable[Sender]):
         retention: Retention | None = None,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: str | None = None,
     ) -> Outlet[T]: ...
     def to(
         self,
@@ -427,6 +437,7 @@ class Producer(Openable[Sender]):
         retention: Retention | None = None,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: str | None = None,
     ) -> Outlet[Any]:
         """Bind a stream and options for sending to it; the producer need not be open.
 
@@ -440,6 +451,7 @@ class Producer(Openable[Sender]):
             retention: Overrides the producer's.
             replicas: Overrides the producer's.
             durable: Overrides the producer's.
+            field: Overrides the producer's.
 
         Raises:
             ConfigurationError: The stream's name is invalid, messages of the type can't
@@ -467,6 +479,7 @@ class Producer(Openable[Sender]):
             retention_of(retention),
             replicas=replicas,
             durable=durable,
+            field=None if field is None else field_of(field),
         )
         return Outlet(self, self._sender, stream, defaults, key)
 

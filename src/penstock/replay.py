@@ -19,6 +19,7 @@ from typing import (
 )
 
 from penstock._core.messages import shard_keys
+from penstock._core.messages.envelope import FIELD, field_of
 from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock._tasks.consumer_config import searches, shard_numbers
 from penstock._tasks.loop_binding import LoopBinding, running_loop
@@ -43,6 +44,7 @@ T = TypeVar("T")
 class ReplayOptions(TypedDict, total=False):
     """The options of `replay`; see there."""
 
+    field: str
     reverse: bool
     url: str | None
     credentials: Credentials | None
@@ -147,6 +149,7 @@ def replay(
     *,
     payload: Any = bytes,
     codec: Any = None,
+    field: str = FIELD,
     reverse: bool = False,
     url: str | None = None,
     credentials: Credentials | None = None,
@@ -175,9 +178,12 @@ def replay(
         start: The first position: `EARLIEST`, an entry id, `after(id)`, or an aware
             `datetime`.
         end: The last position, included: `LATEST`, an entry id, or an aware `datetime`,
-            which includes its whole millisecond.
+            which includes its whole millisecond (or its microsecond, if the ids of the
+            stream count nanoseconds).
         payload: The payloads' type, as for `Consumer`.
         codec: Decodes the payloads in another way; it also defines their type.
+        field: The name of the field that holds the payload, as for `Consumer`; default
+            `"msg"`.
         reverse: Whether to yield the newest message first. `start` stays the lower end.
         url: The server, see `Consumer`.
         credentials: Returns user and password, see `Consumer`.
@@ -214,6 +220,7 @@ def replay(
         codec = codec_for(payload)
     if codec is not None:
         content_type_of(codec)
+    settlement = ReadOnlySettlement(codec, field_of(field))
     shard_keys.single(stream)  # raises for an invalid name
     reach = ReplayRange(
         stream=stream,
@@ -225,7 +232,7 @@ def replay(
         page=count(page, "page"),
     )
     pages = replay_pages(url, reach, guarded(on_event), credentials_of(credentials))
-    return Replay(_messages(pages, ReadOnlySettlement(codec)), stream)
+    return Replay(_messages(pages, settlement), stream)
 
 
 async def _messages(
@@ -238,22 +245,20 @@ async def _messages(
                 yield message
 
 
-def _low(start: StartAt | str) -> EntryId:
+def _low(start: StartAt | str) -> EntryId | datetime:
     low = place(start, "start")
     if low is Start.LATEST:
         raise ConfigurationError(
             "start=LATEST leaves nothing to replay; pass EARLIEST, an id or a "
             "datetime, or read what is sent from now on with a Consumer"
         )
-    return low if isinstance(low, EntryId) else EntryId.MIN
+    return EntryId.MIN if isinstance(low, Start) else low
 
 
-def _high(end: StartAt | str) -> EntryId:
+def _high(end: StartAt | str) -> EntryId | datetime:
     high = place(end, "end")
     if high is Start.EARLIEST:
         raise ConfigurationError(
             "end=EARLIEST leaves nothing to replay; pass LATEST, an id or a datetime"
         )
-    if not isinstance(high, EntryId):
-        return EntryId.MAX
-    return EntryId(high.ms, EntryId.MAX.seq) if isinstance(end, datetime) else high
+    return EntryId.MAX if isinstance(high, Start) else high

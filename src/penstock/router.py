@@ -42,6 +42,7 @@ class Defaults(TypedDict, total=False):
     """The options that a router can set for all its handlers; see `Consumer`."""
 
     credentials: Credentials | None
+    field: str
     auto_commit: AutoCommit | str
     ownership: Owned | Ownership | str
     prefetch: Prefetch
@@ -83,10 +84,11 @@ class Router:
         middleware: Wraps all handlers, outside of their own middleware; see
             `Middleware`.
         **defaults: Options of `Consumer` for all handlers that don't override them:
-            `auto_commit`, `ownership`, `prefetch`, `max_message_bytes`, `commit`,
-            `claim`, `retry`, `dead_letters`, `dead_letter_retention`, `mkstream`,
-            `open_timeout`, `close_timeout`, `on_event`. The default of `ownership` is
-            `"auto"` for handlers with an ordering, so that it holds across processes.
+            `field`, `auto_commit`, `ownership`, `prefetch`, `max_message_bytes`,
+            `commit`, `claim`, `retry`, `dead_letters`, `dead_letter_retention`,
+            `mkstream`, `open_timeout`, `close_timeout`, `on_event`. The default of
+            `ownership` is `"auto"` for handlers with an ordering, so that it holds
+            across processes.
 
     Raises:
         ConfigurationError: An option is unknown or invalid.

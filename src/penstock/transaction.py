@@ -47,6 +47,7 @@ class TransactionSink(Protocol[R]):
         key: str | None,
         headers: Mapping[str, str] | None,
         codec: Codec[Any] | None,
+        field: str | None,
         shards: int | None,
         retention: Retention | None,
     ) -> None: ...
@@ -111,6 +112,7 @@ class Transaction(Generic[R]):
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         codec: Codec[Any] | None = None,
+        field: str | None = None,
         shards: int | None = None,
         retention: Retention | None = None,
     ) -> None:
@@ -120,8 +122,11 @@ class Transaction(Generic[R]):
             stream: The stream's name, on the consumer's server.
             payload: The payload; `bytes` and `str` unchanged, anything else as JSON.
             key: The message's key; default: none.
-            headers: Text by name; `msg` and `key` are reserved.
+            headers: Text by name; the name of the payload's field and `key` are
+                reserved.
             codec: Encodes the payload in another way.
+            field: The name of the entry's field that holds the payload; default
+                `"msg"`, whatever the consumer's is.
             shards: The number of keys over which the stream is spread, by `KeyHash`;
                 default: it is one key.
             retention: How much of the stream is kept: `MaxLen(n)` or `MaxAge(age)`;
@@ -140,6 +145,7 @@ class Transaction(Generic[R]):
             key=key,
             headers=headers,
             codec=codec,
+            field=field,
             shards=shards,
             retention=retention,
         )

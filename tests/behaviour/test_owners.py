@@ -159,7 +159,7 @@ async def test_the_key_of_the_stream_s_own_name_is_owned_beside_shards(
     ]
     assert [one.target for one in shards] == ["b", *HALVES.values()]
     move = await admin.move(stream, "g", 0, "b", url=url)
-    assert [shard.key for shard in move.changes] == [members.shard(0)]
+    assert members.shard(0) in [shard.key for shard in move.changes]
 
 
 async def test_the_owners_of_a_stream_that_was_deleted_are_listed(

@@ -193,6 +193,24 @@ def test_a_large_id_counts_nanoseconds() -> None:
     assert EntryId.MAX.timestamp.year == 2554
 
 
+def test_a_datetime_gives_the_first_id_of_its_microsecond_in_nanoseconds() -> None:
+    moment = datetime(2023, 3, 8, 13, 3, 15, 282_123, tzinfo=UTC)
+    first = EntryId.at(moment, nanoseconds=True)
+    assert first == EntryId(1_678_280_595_282_123_000, 0)
+    assert (first.counts_nanoseconds, first.timestamp) == (True, moment)
+    assert not EntryId.at(moment).counts_nanoseconds
+    # These ids end in 2554.
+    assert EntryId.at(datetime(9999, 1, 1, tzinfo=UTC), nanoseconds=True) == EntryId(
+        EntryId.MAX.ms, 0
+    )
+    for wrong in (
+        datetime(1969, 12, 31, tzinfo=UTC),
+        datetime(2023, 3, 8),  # noqa: DTZ001 - the test is of this
+    ):
+        with pytest.raises(ConfigurationError):
+            EntryId.at(wrong, nanoseconds=True)
+
+
 def test_an_id_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         EntryId(1).ms = 2  # type: ignore[misc]

@@ -213,6 +213,7 @@ def test_the_max_wait_of_prefetch_is_kept_as_float() -> None:
 # -- positions ---------------------------------------------------------------------
 
 ID = EntryId(1678280595282, 7)
+MOMENT = datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)
 
 
 def test_after_an_entry_comes_the_next_possible_id() -> None:
@@ -242,7 +243,8 @@ def test_no_position_comes_after_the_last_id() -> None:
         (ID, ID),
         (str(ID), ID),
         ("5", EntryId(5, 0)),
-        (datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC), EntryId(5000, 0)),
+        (MOMENT, MOMENT),
+        (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)),
         (datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), EntryId.MIN),
         (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), EntryId.MIN),
     ],

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from penstock import (
@@ -297,8 +297,9 @@ async def seeks(context: Context) -> None:
     await context.add(0, 1)
     async with context.consumer(mode=RESUMABLE) as consumer:
         assert numbers(await read(consumer, 1)) == [0]
-        await consumer.seek(EARLIEST)
-        assert numbers(await read(consumer, 2)) == [0, 1]
+        for place in (EARLIEST, datetime.now(UTC) - timedelta(hours=1)):
+            await consumer.seek(place)
+            assert numbers(await read(consumer, 2)) == [0, 1]
         await consumer.seek(LATEST)
         await context.add(2)
         assert numbers(await read(consumer, 1)) == [2]

@@ -15,6 +15,7 @@ from penstock._core.handling.signature import (
     name_of,
     payload_type,
 )
+from penstock._core.messages.envelope import FIELD
 from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
 from penstock.durations import count
@@ -192,6 +193,11 @@ def adopt(
     around = (*middleware, *spec.middleware)
     spec = replace(spec, options=options, middleware=around)
     consumer = spec.consumer(None, raw=False)
+    if spec.event is not None and spec.header in {options.get("field", FIELD), "key"}:
+        raise ConfigurationError(
+            f"{spec.name}: event_header={spec.header!r:.60} is the field of the "
+            f"payload or of the key, and no header; name the header that holds the type"
+        )
     if spec.acks_manually and not spec.argument.whole:
         raise ConfigurationError(
             f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "

@@ -310,6 +310,7 @@ class _Assembler(Generic[T]):
             why_no_ack=self._config.why_no_ack,
             on_loop_thread=lambda: threading.get_ident() == thread,
             transactions=self._applier,
+            field=self._config.payload_field,
         )
 
     def _make_checkouts(self) -> Checkouts[T]:

@@ -15,9 +15,8 @@ from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent
 from penstock.identity import consumer_name, host_id
-from penstock.message import EntryId
 from penstock.middleware import Middleware
-from penstock.options import AutoCommit, Mode, Prefetch, Start, choice
+from penstock.options import AutoCommit, Mode, Prefetch, StartAt, choice
 from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
 from penstock.sharding import DISCOVER, ShardSearch, shard_count
@@ -50,6 +49,7 @@ class ConsumerConfig(Generic[T]):
         credentials: Returns user and password, for each connection.
         numbers: The numbers of the shards to read of each stream; None for all shards.
         search: Whether shards are looked for by name, and not by the streams' records.
+        payload_field: The name of the payload's field.
         retry: How often a failed message is attempted; None if retries are impossible.
         dead_letter_policy: What is done instead of keeping dead letters; None keeps
             them.
@@ -65,8 +65,9 @@ class ConsumerConfig(Generic[T]):
     search: bool
     mode: Mode
     member: Membership | None
-    start: Start | EntryId
+    start: StartAt
     codec: Codec[T] | None
+    payload_field: bytes
     policy: AutoCommit
     prefetch: Prefetch
     max_message_bytes: int

@@ -81,7 +81,7 @@ async def join(
     connection: CommandConnection,
     member: Membership,
     shards: Sequence[Shard],
-    start: bytes,
+    starts: Sequence[bytes],
 ) -> list[bytes]:
     """Create the group where it is missing, and return the floor of each shard.
 
@@ -89,7 +89,7 @@ async def join(
         connection: The command connection.
         member: The group to join.
         shards: The shards that the group reads.
-        start: The id after which a new group delivers, or `$`.
+        starts: For each shard the id after which a new group delivers, or `$`.
 
     Raises:
         StreamMissing: A stream does not exist, and may not be created.
@@ -103,7 +103,7 @@ async def join(
             commands.xgroup_create(
                 shard.key, member.group, start, mkstream=member.mkstream
             )
-            for shard in shards
+            for shard, start in zip(shards, starts, strict=True)
         ]
     )
     for shard, reply in zip(shards, created, strict=True):

@@ -32,8 +32,7 @@ from penstock._tasks.startup import retrying
 from penstock._tasks.task_scopes import quietly, shielded_until_done, task_group
 from penstock.durations import seconds
 from penstock.errors import ConfigurationError, UsageError
-from penstock.message import EntryId
-from penstock.options import AutoCommit, Mode, Start
+from penstock.options import AutoCommit, Mode, StartAt
 
 __all__ = ["Session", "open_session"]
 
@@ -158,7 +157,7 @@ class Session(Generic[T]):
         now = _clock.monotonic()
         return max(self.readers.silent_for(now), self._connection.silent_for(now))
 
-    async def seek(self, place: Start | EntryId, stream: str | None) -> None:
+    async def seek(self, place: StartAt, stream: str | None) -> None:
         """Go on at another place."""
         config, assignment = self._config, self.assignment
         shards = assignment.cursors.shards

@@ -34,6 +34,8 @@ class DeadLetter:
         time: When the message was given up, by the consumer's clock, aware; None if the
             time can't be parsed.
         fields: The message's own fields, as they were in the stream.
+        field: The name of the field that holds the payload, as it was passed to the
+            call that returned the dead letter.
     """
 
     id: EntryId
@@ -49,11 +51,12 @@ class DeadLetter:
     traceback: str
     time: datetime | None
     fields: Fields
+    field: str = envelope.FIELD
 
     @property
     def payload(self) -> bytes | None:
-        """The payload, not decoded; None if the entry was not sent by Penstock."""
-        return envelope.payload(self.words)
+        """The payload, not decoded; None if the message does not have that field."""
+        return envelope.payload(self.words, self.field.encode())
 
     @property
     def key(self) -> str | None:
@@ -63,7 +66,7 @@ class DeadLetter:
     @property
     def headers(self) -> Headers:
         """The message's other fields."""
-        return envelope.headers(self.words)
+        return envelope.headers(self.words, self.field.encode())
 
     @property
     def words(self) -> list[bytes]:
@@ -81,8 +84,13 @@ class DeadLetter:
 DeadLetterList: TypeAlias = list[DeadLetter]
 
 
-def parse_entry(entry: RawEntry) -> DeadLetter | None:
-    """Return the dead letter that an entry holds; None if it holds none."""
+def parse_entry(entry: RawEntry, field: str) -> DeadLetter | None:
+    """Return the dead letter that an entry holds; None if it holds none.
+
+    Args:
+        entry: The entry.
+        field: The name of the field that holds the payload.
+    """
     id_, fields = entry
     read = dead_letter.read(fields)
     if read is None:
@@ -102,6 +110,7 @@ def parse_entry(entry: RawEntry) -> DeadLetter | None:
         traceback=origin.traceback,
         time=_moment(origin.time),
         fields=Fields(zip(own[::2], own[1::2], strict=True)),
+        field=field,
     )
 
 

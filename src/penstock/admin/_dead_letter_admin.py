@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from penstock._core.messages.envelope import FIELD
 from penstock._core.protocol import commands
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection
@@ -56,6 +57,7 @@ class DeadLetterAdmin:
         after: Id | None = None,
         where: Where | None = None,
         dead_letters: str | None = None,
+        field: str = FIELD,
     ) -> AsyncIterator[DeadLetter]:
         """Iterate over the dead letters that exist now, oldest first.
 
@@ -68,6 +70,8 @@ class DeadLetterAdmin:
             where: A function that returns whether a dead letter is selected; default:
                 all are.
             dead_letters: The stream that holds them; default: `<stream>.dead`.
+            field: The name of the field that holds the payload, see
+                `DeadLetter.payload`; default: `"msg"`.
 
         Example:
             ```python
@@ -75,7 +79,9 @@ class DeadLetterAdmin:
                 print(letter.id, letter.error)
             ```
         """
-        selection = Selection.of("each", stream, dead_letters, where=where, after=after)
+        selection = Selection.of(
+            "each", stream, dead_letters, where=where, after=after, field=field
+        )
         return self.select(selection).each()
 
     async def read(
@@ -84,6 +90,7 @@ class DeadLetterAdmin:
         id: Id,  # noqa: A002 - the operator's word
         *,
         dead_letters: str | None = None,
+        field: str = FIELD,
     ) -> DeadLetter | None:
         """Return one dead letter; None if the stream has none with this id.
 
@@ -91,8 +98,10 @@ class DeadLetterAdmin:
             stream: The stream that the dead letter comes from.
             id: The id of the dead letter, `DeadLetter.id`.
             dead_letters: The stream that holds it; default: `<stream>.dead`.
+            field: The name of the field that holds the payload, see
+                `DeadLetter.payload`; default: `"msg"`.
         """
-        selection = Selection.of("read", stream, dead_letters, ids=[id])
+        selection = Selection.of("read", stream, dead_letters, ids=[id], field=field)
         found = await self.select(selection).list()
         return found[0] if found else None
 
@@ -105,6 +114,7 @@ class DeadLetterAdmin:
         limit: int | None = None,
         to: str | None = None,
         dead_letters: str | None = None,
+        field: str = FIELD,
     ) -> int:
         """Send dead letters back to the shards that they come from, by default all.
 
@@ -136,6 +146,8 @@ class DeadLetterAdmin:
                 `ids`.
             to: Another stream to send them to, as one key, instead of their shards.
             dead_letters: The stream that holds them; default: `<stream>.dead`.
+            field: The name of the field that holds the payload, for `where`; default:
+                `"msg"`.
 
         Returns:
             The number of redriven dead letters.
@@ -146,7 +158,13 @@ class DeadLetterAdmin:
             ```
         """
         selection = Selection.of(
-            "redrive", stream, dead_letters, ids=ids, where=where, limit=limit
+            "redrive",
+            stream,
+            dead_letters,
+            ids=ids,
+            where=where,
+            limit=limit,
+            field=field,
         )
         return await self.select(selection).redrive(to)
 
@@ -160,6 +178,7 @@ class DeadLetterAdmin:
         all: bool = False,  # noqa: A002 - the operator's word
         limit: int | None = None,
         dead_letters: str | None = None,
+        field: str = FIELD,
     ) -> int:
         """Delete dead letters for good.
 
@@ -177,6 +196,8 @@ class DeadLetterAdmin:
             limit: The maximum number, the oldest first; default: no limit. Not with
                 `ids`.
             dead_letters: The stream that holds them; default: `<stream>.dead`.
+            field: The name of the field that holds the payload, for `where`; default:
+                `"msg"`.
 
         Returns:
             The number of deleted entries.
@@ -194,6 +215,7 @@ class DeadLetterAdmin:
             where=where,
             before=before,
             limit=limit,
+            field=field,
         )
         return await self.select(selection).purge(all=all)
 
@@ -225,6 +247,7 @@ class DeadLetterAdmin:
         after: Id | None = None,
         where: Where | None = None,
         dead_letters: str | None = None,
+        field: str = FIELD,
     ) -> DeadLetterList:
         """Return dead letters, oldest first.
 
@@ -238,8 +261,16 @@ class DeadLetterAdmin:
             where: A function that returns whether a dead letter is selected; default:
                 all are.
             dead_letters: The stream that holds them; default: `<stream>.dead`.
+            field: The name of the field that holds the payload, see
+                `DeadLetter.payload`; default: `"msg"`.
         """
         selection = Selection.of(
-            "list", stream, dead_letters, where=where, after=after, limit=limit
+            "list",
+            stream,
+            dead_letters,
+            where=where,
+            after=after,
+            limit=limit,
+            field=field,
         )
         return await self.select(selection).list()

@@ -160,7 +160,7 @@ class SelectedDeadLetters:
         """Return the selected dead letters among entries; count the foreign ones."""
         page = []
         for entry in entries:
-            parsed = parse_entry(entry)
+            parsed = parse_entry(entry, self._selection.field)
             if parsed is not None and parsed.stream == self._location.stream:
                 if self._selection.matches(parsed):
                     page.append(parsed)

@@ -9,6 +9,7 @@ from inspect import isawaitable
 from typing import TypeAlias
 
 from penstock._core.messages import dead_letter, shard_keys
+from penstock._core.messages.envelope import FIELD, field_of
 from penstock.admin._dead_letter import DeadLetter
 from penstock.durations import count
 from penstock.errors import ConfigurationError
@@ -71,6 +72,7 @@ class Selection:
         low: The lowest id that may be selected; None if there can be none.
         high: The highest id that may be selected.
         limit: The maximum number of dead letters, the oldest first; None sets no limit.
+        field: The name of the field that holds the payloads.
     """
 
     location: Location
@@ -79,6 +81,7 @@ class Selection:
     low: EntryId | None
     high: EntryId
     limit: int | None
+    field: str
 
     @classmethod
     def of(
@@ -92,6 +95,7 @@ class Selection:
         after: Id | None = None,
         before: Before | None = None,
         limit: int | None = None,
+        field: str = FIELD,
     ) -> Selection:
         """Return the selection that a call's arguments describe.
 
@@ -104,6 +108,7 @@ class Selection:
             after: Only dead letters with a higher id are selected.
             before: A moment or an id; only older dead letters are selected.
             limit: The maximum number of dead letters.
+            field: The name of the field that holds the payloads.
 
         Raises:
             ConfigurationError: An argument is invalid, or two exclude each other.
@@ -127,6 +132,7 @@ class Selection:
             low=EntryId.MIN if after is None else _above(after),
             high=EntryId.MAX if before is None else _below(call, before),
             limit=limit,
+            field=field_of(field).decode(),
         )
 
     @property
@@ -177,6 +183,9 @@ def _above(after: Id) -> EntryId | None:
 
 def _below(call: str, before: Before) -> EntryId:
     bound = place(before, f"{call}(before)")
+    if isinstance(bound, datetime):
+        # The ids of dead letters are the server's, so they count milliseconds.
+        bound = EntryId.at(bound)
     if not isinstance(bound, EntryId):
         raise ConfigurationError(
             f"{call}(before={before!r:.60}) is not a time; pass an aware datetime or "

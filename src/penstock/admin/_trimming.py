@@ -12,6 +12,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
 from penstock._core.protocol.trimming import AcknowledgedFloor, GroupStanding
 from penstock._core.reading.range_pages import RangePages
+from penstock._tasks.reading.positions import first_id
 from penstock.admin._connection import AdminConnection, count_above
 from penstock.admin._trim_losses import LossCounter, TrimLoss
 from penstock.durations import Duration, seconds
@@ -24,6 +25,10 @@ __all__ = ["TrimTo", "Trimmed", "Trimmer"]
 
 TrimTo: TypeAlias = MaxLen | MaxAge | Acked | EntryId | datetime | str
 """The entries to keep, or the first entry to keep."""
+
+# The same, checked; and what is no matter of groups.
+_Bound: TypeAlias = MaxLen | MaxAge | EntryId | datetime
+_Target: TypeAlias = _Bound | Acked
 
 # The maximum number of entries that one command deletes, so that the server serves
 # other clients in between.
@@ -96,8 +101,8 @@ class Trimmer:
         shards = await self._shards(stream)
         if isinstance(target, Acked):
             return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]
-        words = await self._words(target)
-        return [await self._trim_to(shard, words, dry_run=dry_run) for shard in shards]
+        now = await self._now(target)
+        return [await self._trim_to(s, target, now, dry_run=dry_run) for s in shards]
 
     async def losses(
         self, stream: str, to: TrimTo, ignore_idle: Duration | None
@@ -111,6 +116,7 @@ class Trimmer:
         """
         limit = _limit(to, ignore_idle)
         target = _target(to)
+        now = await self._now(target)
         found: list[TrimLoss] = []
         for shard in await self._shards(stream):
             facts = await self._facts(shard)
@@ -123,24 +129,24 @@ class Trimmer:
             elif isinstance(target, MaxLen):
                 found += await losses.newest(target.messages)
             else:
-                _, _, bound = await self._words(target)
+                _, _, bound = _words(target, now, facts[0].last)
                 found += await losses.below(EntryId.parse(_word(bound)))
         return found
 
-    async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
-        if isinstance(target, EntryId):
-            return trimming.trim_below(target)
-        # Ids have the server's time, so the age is subtracted from that.
-        now = 0
-        if isinstance(target, MaxAge):
-            [reply] = await self._connection.call_checked([commands.time()], "TIME")
-            now = reply
-        return trimming.trim_arguments(target, now)
+    async def _now(self, target: _Target) -> int:
+        """Return the time by the server's clock, if an age is to be subtracted."""
+        if not isinstance(target, MaxAge):
+            return 0
+        # Ids have the server's time.
+        [now] = await self._connection.call_checked([commands.time()], "TIME")
+        return int(now)
 
-    async def _trim_to(self, shard: Shard, words: Command, *, dry_run: bool) -> Trimmed:
-        kind, how, bound = words
-        floor = None if kind == b"MAXLEN" else EntryId.parse(_word(bound))
+    async def _trim_to(
+        self, shard: Shard, target: _Bound, now: int, *, dry_run: bool
+    ) -> Trimmed:
         info, _ = await self._facts(shard)
+        kind, how, bound = _words(target, now, info.last)
+        floor = None if kind == b"MAXLEN" else EntryId.parse(_word(bound))
         if not dry_run:
             removed = await self._cut(shard, kind, how, bound)
             return Trimmed(shard, removed, floor)
@@ -327,11 +333,18 @@ def _limit(to: object, ignore_idle: Duration | None) -> float | None:
     return seconds(ignore_idle, "ignore_idle")
 
 
-def _target(to: TrimTo) -> MaxLen | MaxAge | Acked | EntryId:
+def _words(target: _Bound, now: int, last: EntryId) -> Command:
+    """Return the arguments that trim a stream whose last id this is."""
+    if isinstance(target, EntryId | datetime):
+        return trimming.trim_below(first_id(target, last))
+    return trimming.trim_arguments(target, now, nanoseconds=last.counts_nanoseconds)
+
+
+def _target(to: TrimTo) -> _Target:
     if isinstance(to, MaxLen | MaxAge | Acked):
         return to
     bound = to if isinstance(to, KeepAll) else place(to, "trim(to)")
-    if not isinstance(bound, EntryId):
+    if not isinstance(bound, EntryId | datetime):
         raise ConfigurationError(
             f"trim(to={to!r:.60}) would keep or delete everything; pass MaxLen(...), "
             f"MaxAge(...), ACKED, an entry id or an aware datetime"

@@ -13,6 +13,7 @@ login, see `Admin`.
 
 from __future__ import annotations
 
+from penstock._core.messages.envelope import FIELD
 from penstock.admin._dead_letter import DeadLetter, DeadLetterList
 from penstock.admin._selection import Before, Id, Ids, Selection, Where
 from penstock.admin.client import Admin
@@ -28,12 +29,19 @@ async def list(  # noqa: A001 - the operator's word
     after: Id | None = None,
     where: Where | None = None,
     dead_letters: str | None = None,
+    field: str = FIELD,
     url: str | None = None,
     credentials: Credentials | None = None,
 ) -> DeadLetterList:
     """Return dead letters, oldest first; see `DeadLetterAdmin.list`."""
     selection = Selection.of(
-        "list", stream, dead_letters, where=where, after=after, limit=limit
+        "list",
+        stream,
+        dead_letters,
+        where=where,
+        after=after,
+        limit=limit,
+        field=field,
     )
     async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).list()
@@ -44,12 +52,13 @@ async def read(
     id: Id,  # noqa: A002
     *,
     dead_letters: str | None = None,
+    field: str = FIELD,
     url: str | None = None,
     credentials: Credentials | None = None,
 ) -> DeadLetter | None:
     """Return one dead letter; see `DeadLetterAdmin.read`."""
     async with Admin(url, credentials=credentials) as admin:
-        return await admin.dead.read(stream, id, dead_letters=dead_letters)
+        return await admin.dead.read(stream, id, dead_letters=dead_letters, field=field)
 
 
 async def redrive(
@@ -60,12 +69,19 @@ async def redrive(
     limit: int | None = None,
     to: str | None = None,
     dead_letters: str | None = None,
+    field: str = FIELD,
     url: str | None = None,
     credentials: Credentials | None = None,
 ) -> int:
     """Send dead letters back, by default all; see `DeadLetterAdmin.redrive`."""
     selection = Selection.of(
-        "redrive", stream, dead_letters, ids=ids, where=where, limit=limit
+        "redrive",
+        stream,
+        dead_letters,
+        ids=ids,
+        where=where,
+        limit=limit,
+        field=field,
     )
     async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).redrive(to)
@@ -80,12 +96,20 @@ async def purge(
     all: bool = False,  # noqa: A002 - the operator's word
     limit: int | None = None,
     dead_letters: str | None = None,
+    field: str = FIELD,
     url: str | None = None,
     credentials: Credentials | None = None,
 ) -> int:
     """Delete dead letters for good; see `DeadLetterAdmin.purge`."""
     selection = Selection.of(
-        "purge", stream, dead_letters, ids=ids, where=where, before=before, limit=limit
+        "purge",
+        stream,
+        dead_letters,
+        ids=ids,
+        where=where,
+        before=before,
+        limit=limit,
+        field=field,
     )
     async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).purge(all=all)

@@ -9,9 +9,9 @@ from functools import reduce
 from typing import Any
 
 from penstock._core.protocol import commands, replies
-from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.replies import ErrorReply, StreamInfo
 from penstock._tasks.leases.pending_pages import pending_pages
-from penstock._tasks.reading.assignment import exclusive_start
+from penstock._tasks.reading.positions import exclusive_start
 from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
@@ -69,13 +69,16 @@ class Groups:
         states = [
             state
             for shard in await self._shards(stream)
-            if (state := await self._shard_state(shard, group)) is not None
+            if (state := (await self._shard_state(shard, group))[1]) is not None
         ]
         if not states:
             raise _no_group(stream, group)
         return reduce(_sum, states)
 
-    async def _shard_state(self, shard: Shard, group: str) -> GroupState | None:
+    async def _shard_state(
+        self, shard: Shard, group: str
+    ) -> tuple[StreamInfo, GroupState | None]:
+        """Return a shard's description, and the state of the group if it exists."""
         ask = [
             commands.xinfo_groups(shard.key),
             commands.xpending_summary(shard.key, group),
@@ -94,22 +97,23 @@ class Groups:
             if info.name == name:
                 place = EntryId.parse(info.last_delivered)
                 lag = await count_above(self._connection, facts[0], place, info.lag)
-                return _state(info, facts[2], lag)
-        return None
+                return facts[0], _state(info, facts[2], lag)
+        return facts[0], None
 
     async def reset(self, stream: str, group: str, to: StartAt | str) -> None:
         """Set the position of a group in a stream, on all its shards."""
-        where = exclusive_start(place(to, "reset_group(to)"))
+        where = place(to, "reset_group(to)")
         shards = await self._shards(stream)
         have = [await self._shard_state(shard, group) for shard in shards]
-        if not any(have):
+        if not any(state for _, state in have):
             raise _no_group(stream, group)
-        for shard, state in zip(shards, have, strict=True):
+        for shard, (info, state) in zip(shards, have, strict=True):
+            after = exclusive_start(where, info.last)
             if state is None:
                 # A consumer would create the group at another position.
-                await self._create(shard, group, where)
+                await self._create(shard, group, after)
             else:
-                await self._reset_shard(shard, group, where)
+                await self._reset_shard(shard, group, after)
 
     async def _create(self, shard: Shard, group: str, where: bytes) -> None:
         create = commands.xgroup_create(shard.key, group, where, mkstream=False)

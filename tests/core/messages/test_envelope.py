@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.messages import envelope
+from penstock._core.messages import dead_letter, envelope
 from penstock.errors import ConfigurationError
 
+JSON = b"application/json"
 texts = st.text()
 names = texts.filter(lambda name: name not in {"msg", "key"})
 typed_names = st.sampled_from([b"content-type", b"msg", b"key", b"a"])
@@ -122,9 +123,71 @@ def test_a_message_without_a_key_has_no_key() -> None:
     assert envelope.decode_key(None) is None
 
 
-# -- content types -----------------------------------------------------------------
+# -- the name of the payload's field -----------------------------------------------
 
-JSON = b"application/json"
+field_names = st.text(min_size=1).filter(
+    lambda name: name.encode() not in {b"key", b"content-type", *dead_letter.NAMES}
+)
+
+
+@given(
+    field_names,
+    st.binary(),
+    st.none() | texts,
+    st.dictionaries(texts.filter(lambda name: name != "key"), texts),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_message_with_another_payload_field_can_be_read_again(
+    name: str, body: bytes, key: str | None, headers: dict[str, str]
+) -> None:
+    field = envelope.field_of(name)
+    headers.pop(name, None)
+    fields = envelope.pack(body, key, headers, None, field)
+    assert fields[:2] == (field, body)
+    assert envelope.payload(fields, field) == body
+    assert envelope.decode_key(envelope.key(fields)) == key
+    assert list(envelope.headers(fields, field).items()) == list(headers.items())
+    assert envelope.size(fields, field) == sum(map(len, fields)) - len(name.encode())
+
+
+def test_only_the_chosen_field_is_reserved_besides_the_key() -> None:
+    fields = envelope.pack(b"", None, {"msg": "x"}, None, b"data")
+    assert dict(envelope.headers(fields, b"data")) == {"msg": "x"}
+    for name in ("data", "key"):
+        with pytest.raises(ConfigurationError, match=f"header '{name}' is reserved"):
+            envelope.pack(b"", None, {name: "x"}, None, b"data")
+
+
+def test_the_content_type_is_found_behind_any_payload_field() -> None:
+    for key in (None, "k"):
+        fields = envelope.pack(b"b", key, {"h": "v"}, JSON, b"data")
+        assert envelope.content_type(fields) == JSON
+
+
+@pytest.mark.parametrize("wrong", ["", None, b"data", 1, ["data"]])
+def test_a_payload_field_needs_a_name_that_is_text(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is not the name of a field"):
+        envelope.field_of(wrong)
+
+
+@pytest.mark.parametrize("taken", ["key", "content-type", "dead.stream", "dead.time"])
+def test_a_payload_field_is_not_called_like_another_part_of_a_message(
+    taken: str,
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"field='{taken}' is the name of anot"
+    ):
+        envelope.field_of(taken)
+
+
+def test_the_name_of_a_payload_field_can_be_encoded() -> None:
+    with pytest.raises(ConfigurationError, match="lone surrogate") as caught:
+        envelope.field_of("\udcff")
+    assert caught.value.__suppress_context__
+    assert envelope.field_of("Größe") == "Größe".encode()
+
+
+# -- content types -----------------------------------------------------------------
 
 
 def test_the_content_type_follows_payload_and_key() -> None:

@@ -85,6 +85,12 @@ def test_a_group_is_as_idle_as_its_most_recently_active_consumer(
     assert group_idle(consumers, EntryId(last), 100_000) == seconds
 
 
+def test_the_age_of_an_id_of_nanoseconds_is_known() -> None:
+    now = 1_700_000_000_000
+    last = EntryId((now - 2500) * 10**6 + 999_999)
+    assert group_idle([], last, now) == 2.5
+
+
 def test_a_floor_is_trimmed_to_by_minid() -> None:
     assert trim_below(EntryId(5, 7)) == (b"MINID", b"=", b"5-7")
     command = commands.xtrim(b"s", trim_below(EntryId(5)))

@@ -35,6 +35,15 @@ def test_retention_is_translated_into_arguments_of_xadd(
     ]
 
 
+def test_an_age_is_subtracted_in_nanoseconds_where_the_ids_count_those() -> None:
+    def words(retention: Retention) -> Command:
+        return trim_arguments(retention, NOW, nanoseconds=True)
+
+    assert words(MaxAge(1.5)) == (b"MINID", b"~", (NOW - 1500) * 10**6)
+    assert words(MaxAge(3e9)) == (b"MINID", b"~", 0)
+    assert words(MaxLen(5)) == (b"MAXLEN", b"~", 5)
+
+
 def test_the_retention_arguments_precede_the_id() -> None:
     words = commands.xadd(b"s", (b"msg", b"a"), "5-*", trim_arguments(MaxLen(5), NOW))
     assert words == (b"XADD", b"s", b"MAXLEN", b"~", 5, "5-*", b"msg", b"a")

@@ -87,6 +87,7 @@ class Settler(Decoder[T]):
             do about it; None if they can.
         on_loop_thread: Returns whether the running thread is the consumer's.
         transactions: Begins transactions; None if messages can't be acknowledged.
+        field: The name of the payload's field.
     """
 
     __slots__ = (
@@ -109,8 +110,9 @@ class Settler(Decoder[T]):
         why_no_ack: str | None,
         on_loop_thread: Callable[[], bool],
         transactions: Transactions | None = None,
+        field: bytes = PAYLOAD,
     ) -> None:
-        super().__init__(codec)
+        super().__init__(codec, field)
         self._max_message_bytes = max_message_bytes
         # An entry's size may be its share of a reply of at most `SIZED_ABOVE` bytes.
         # Then only the size of that reply bounds the entry for certain. So with a lower
@@ -132,7 +134,7 @@ class Settler(Decoder[T]):
         """
         fields = entry.fields
         small = entry.size <= self._unmeasured_size
-        if small and self._raw and fields[0] == PAYLOAD:
+        if small and self._raw and fields[0] == self._field:
             return Message(entry, self, fields, fields[1])
         try:
             if not small:
@@ -173,7 +175,7 @@ class Settler(Decoder[T]):
         Raises:
             DecodeError: The entry is too large.
         """
-        size, limit = envelope.size(fields), self._max_message_bytes
+        size, limit = envelope.size(fields, self._field), self._max_message_bytes
         if size > limit:
             raise undecodable(
                 entry, f"its {size} bytes are more than max_message_bytes={limit}"
@@ -182,7 +184,7 @@ class Settler(Decoder[T]):
     def with_codec(self, codec: Codec[Any] | None) -> Settler[Any]:
         """Return a settler of the same consumer that uses another codec."""
         settler: Settler[Any] = copy(self)
-        Decoder.__init__(settler, codec)
+        Decoder.__init__(settler, codec, self._field)
         return settler
 
     def ack(self, entry: Entry) -> bool:

@@ -16,7 +16,7 @@ __all__ = ["Decoder", "undecodable"]
 
 T = TypeVar("T")
 
-# The characters of a media type that an error shows at most.
+# The characters of a media type, or of a field's name, that an error shows at most.
 _SHOWN: Final = 80
 
 
@@ -25,12 +25,14 @@ class Decoder(Generic[T]):
 
     Args:
         codec: Decodes payloads; with None the payload is the whole entry as `Fields`.
+        field: The name of the payload's field.
     """
 
-    __slots__ = ("_codec", "_content_type", "_decode", "_raw")
+    __slots__ = ("_codec", "_content_type", "_decode", "_field", "_raw")
 
-    def __init__(self, codec: Codec[T] | None) -> None:
+    def __init__(self, codec: Codec[T] | None, field: bytes = PAYLOAD) -> None:
         self._codec = codec
+        self._field = field
         self._decode = None if codec is None else codec.decode
         self._content_type = None if codec is None else content_type_of(codec)
         # Whether payloads are bytes, which need no decoding.
@@ -47,9 +49,11 @@ class Decoder(Generic[T]):
             return Fields(zip(fields[::2], fields[1::2], strict=True))
         # Penstock and SeaStreamer write the payload first. The search is for entries of
         # other writers.
-        data = fields[1] if fields[0] == PAYLOAD else envelope.payload(fields)
+        field = self._field
+        data = fields[1] if fields[0] == field else envelope.payload(fields, field)
         if data is None:
-            raise undecodable(entry, "it has no field 'msg'")
+            name = field.decode()
+            raise undecodable(entry, f"it has no field {name!a:.{_SHOWN}}")
         if self._content_type is not None:
             _check_content_type(entry, fields, self._content_type)
         try:
@@ -69,7 +73,7 @@ class Decoder(Generic[T]):
 
     def headers(self, fields: Sequence[bytes]) -> Headers:
         """Return the headers of a message."""
-        return envelope.headers(fields)
+        return envelope.headers(fields, self._field)
 
 
 def _check_content_type(entry: Delivered, fields: Sequence[bytes], kind: bytes) -> None:

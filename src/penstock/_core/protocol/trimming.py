@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from penstock._core.protocol.commands import Command
 from penstock.durations import seconds
@@ -28,13 +29,19 @@ __all__ = [
     "trim_words",
 ]
 
+# In a millisecond.
+_NANOSECONDS: Final = 10**6
 
-def trim_arguments(retention: Retention | None, now: int) -> Command:
+
+def trim_arguments(
+    retention: Retention | None, now: int, *, nanoseconds: bool = False
+) -> Command:
     """Return the trimming arguments for a retention.
 
     Args:
         retention: How much of the stream to keep; None keeps everything.
         now: The time, in milliseconds since 1970.
+        nanoseconds: Whether the ids of the stream count nanoseconds.
     """
     if retention is None or isinstance(retention, KeepAll):
         return ()
@@ -42,7 +49,8 @@ def trim_arguments(retention: Retention | None, now: int) -> Command:
     if isinstance(retention, MaxLen):
         return (b"MAXLEN", how, retention.messages)
     age = round(seconds(retention.age, "age") * 1000)
-    return (b"MINID", how, max(0, now - age))
+    oldest = max(0, now - age)
+    return (b"MINID", how, oldest * _NANOSECONDS if nanoseconds else oldest)
 
 
 def trim_words(retention: Retention | None, now: int) -> list[bytes]:
@@ -151,4 +159,7 @@ def group_idle(
         return min(consumers) / 1000
     if last_delivered == EntryId.MIN:
         return None
-    return max(0, now - last_delivered.ms) / 1000
+    last = last_delivered.ms
+    if last_delivered.counts_nanoseconds:
+        last //= _NANOSECONDS
+    return max(0, now - last) / 1000

@@ -9,7 +9,6 @@ from typing import Final, NoReturn, TypeVar
 from msgspec import Struct
 
 from penstock._core.messages.decoding import Decoder
-from penstock._core.messages.envelope import PAYLOAD
 from penstock._core.protocol.replies import RawEntry
 from penstock.errors import UsageError
 from penstock.message import Message, Shard
@@ -51,7 +50,7 @@ class ReadOnlySettlement(Decoder[T]):
         """Return an entry as a message, whose payload is decoded on demand."""
         id_, fields = entry
         past = ReadOnlyEntry(shard, id_, fields)
-        if self._raw and fields[0] == PAYLOAD:
+        if self._raw and fields[0] == self._field:
             return Message(past, self, fields, fields[1])
         return Message(past, self, fields)
 

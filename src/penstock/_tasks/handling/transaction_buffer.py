@@ -65,18 +65,20 @@ class TransactionBuffer:
         key: str | None,
         headers: Mapping[str, str] | None,
         codec: Codec[Any] | None,
+        field: str | None,
         shards: int | None,
         retention: Retention | None,
     ) -> None:
         """Add a message to be sent."""
         kept = retention_of(retention)
+        name = envelope.PAYLOAD if field is None else envelope.field_of(field)
         try:
             body, kind = (encode_any if codec is None else encoding(codec))(payload)
         except UsageError:
             raise
         except Exception as error:
             raise unencodable(payload, error) from error
-        fields = envelope.pack(body, key, headers, kind)
+        fields = envelope.pack(body, key, headers, kind, name)
         shard = single(stream)
         if shards is not None:
             sharder = self._sharder(shards)

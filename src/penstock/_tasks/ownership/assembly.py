@@ -20,12 +20,14 @@ from penstock._tasks.ownership.owned_shards import OwnedMembership, OwnedShards
 from penstock._tasks.ownership.owned_streams import OwnedStreams
 from penstock._tasks.ownership.owner_parts import OwnerParts
 from penstock._tasks.ownership.shard_readers import ShardReaders
-from penstock._tasks.reading.assignment import Assignment, exclusive_start
+from penstock._tasks.reading.assignment import Assignment
+from penstock._tasks.reading.positions import exclusive_start
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.signals import Signals
 from penstock.durations import seconds
 from penstock.errors import NameInUse
 from penstock.events import Event
+from penstock.message import EntryId
 from penstock.options import Start
 
 __all__ = ["OwnershipParts", "make_owned_streams", "with_owned_shards"]
@@ -170,4 +172,5 @@ class _Draining:
 def _start(config: ConsumerConfig[Any]) -> bytes:
     """Return the id after which the group of a shard delivers if it was deleted."""
     start = config.start
-    return exclusive_start(Start.EARLIEST if start is Start.LATEST else start)
+    start = Start.EARLIEST if start is Start.LATEST else start
+    return exclusive_start(start, EntryId.MIN)

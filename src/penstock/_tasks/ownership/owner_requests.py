@@ -99,7 +99,7 @@ class OwnerRequests:
         """
         parts, connection = self._parts, self._parts.connection
         try:
-            [floor] = await join(connection, parts.member, [self._shard], parts.start)
+            [floor] = await join(connection, parts.member, [self._shard], [parts.start])
         except ConnectionLost as error:
             await connection.restore(error.reason)
         except ServerError:

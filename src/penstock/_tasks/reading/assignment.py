@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from penstock._connection.command_connection import CommandConnection
@@ -25,6 +26,7 @@ from penstock._tasks.group import join, pin
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
+from penstock._tasks.reading.positions import exclusive_start
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_records import ShardRecords
 from penstock._tasks.stream_info import StreamInspector
@@ -38,16 +40,9 @@ from penstock.errors import (
 )
 from penstock.events import Event
 from penstock.message import EntryId, Shard
-from penstock.options import Start
+from penstock.options import Start, StartAt
 
-__all__ = ["Assignment", "exclusive_start"]
-
-
-def exclusive_start(place: Start | EntryId) -> bytes:
-    """Return the id after which to read, so that reading begins at a place."""
-    if isinstance(place, EntryId):
-        return bytes(place.previous())
-    return b"$" if place is Start.LATEST else b"0-0"
+__all__ = ["Assignment"]
 
 
 class Assignment:
@@ -127,7 +122,7 @@ class Assignment:
         return [shard_keys.numbered(stream, number) for number in self._config.numbers]
 
     async def _begin(
-        self, shards: Sequence[Shard], start: Start | EntryId
+        self, shards: Sequence[Shard], start: StartAt
     ) -> list[tuple[Shard, bytes]]:
         """Return the shards with the ids after which to read them.
 
@@ -136,17 +131,27 @@ class Assignment:
         """
         member = self._config.member
         if member is not None:
-            found = await join(self._connection, member, shards, exclusive_start(start))
+            after = await self._group_starts(shards, start)
+            found = await join(self._connection, member, shards, after)
         else:
             latest = self._pins(start)
             found, self.error = await pin(
                 self._connection, shards, self.inspector, needed=latest
             )
             if not latest:
-                found = [exclusive_start(start)] * len(shards)
+                found = _starts(start, found)
         return list(zip(shards, found, strict=True))
 
-    def _pins(self, start: Start | EntryId) -> bool:
+    async def _group_starts(
+        self, shards: Sequence[Shard], start: StartAt
+    ) -> list[bytes]:
+        """Return the ids after which a new group delivers."""
+        ends = [b"0-0"] * len(shards)
+        if isinstance(start, datetime):
+            ends, _ = await pin(self._connection, shards, self.inspector, needed=False)
+        return _starts(start, ends)
+
+    def _pins(self, start: StartAt) -> bool:
         """Return whether a start becomes the last id of each stream."""
         return self._config.member is None and start is Start.LATEST
 
@@ -176,7 +181,7 @@ class Assignment:
             self._config.on_event(Event("shard_found", logging.INFO, facts))
         return shards
 
-    async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
+    async def _add(self, shards: Sequence[Shard], start: StartAt) -> None:
         begun = await self._begin(shards, start)
         if self.owned is not None:
             self.on_more(shards)
@@ -277,6 +282,11 @@ class Assignment:
 
 def _groups(key: bytes) -> list[Command]:
     return [commands.xinfo_groups(key)]
+
+
+def _starts(start: StartAt, ends: Iterable[bytes]) -> list[bytes]:
+    """Return the ids after which to read streams that end with these ids."""
+    return [exclusive_start(start, EntryId.parse(end)) for end in ends]
 
 
 def _unread(position: Position, stream: StreamInfo | ErrorReply) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import anyio
@@ -21,6 +22,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.request_size import RequestSize
 from penstock._core.reading.shard_merge import ShardMerge, ShardPages
 from penstock._tasks.group import refusal
+from penstock._tasks.reading.positions import first_id, last_id
 from penstock._tasks.reading.shard_records import ShardRecords
 from penstock.credentials import Credentials
 from penstock.errors import ConnectionLost
@@ -41,8 +43,8 @@ class ReplayRange:
         stream: The stream's name.
         numbers: The numbers of its shards; None for all of them.
         search: Whether its shards are looked for by name, and not by its record.
-        low: The lowest id.
-        high: The highest id.
+        low: The lowest id, or the first moment.
+        high: The highest id, or the last moment.
         reverse: Whether to begin with the highest id.
         page: The most entries of one page.
     """
@@ -50,8 +52,8 @@ class ReplayRange:
     stream: str
     numbers: Sequence[int] | None
     search: bool
-    low: EntryId
-    high: EntryId
+    low: EntryId | datetime
+    high: EntryId | datetime
     reverse: bool
     page: int
 
@@ -119,12 +121,10 @@ class _Reader:
             shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
         ask = [commands.xrevrange_last(shard.key) for shard in shards]
         bounds = []
-        for shard, last in zip(shards, await self._connection.calls(ask), strict=True):
-            if isinstance(last, ErrorReply):
-                raise self._refusal(shard, last)
-            # Later entries are not part of the replay, so that it ends.
-            end = [EntryId.parse(id_) for id_, _ in last]
-            bounds.append((reach.low, min(reach.high, *end)) if end else None)
+        for shard, reply in zip(shards, await self._connection.calls(ask), strict=True):
+            if isinstance(reply, ErrorReply):
+                raise self._refusal(shard, reply)
+            bounds.append(_bounds(reach, EntryId.parse(reply[0][0])) if reply else None)
         return ShardMerge(shards, bounds, page=reach.page, reverse=reach.reverse)
 
     def ask(self, due: Sequence[ShardPages]) -> Replies | None:
@@ -175,3 +175,11 @@ class _Reader:
     async def aclose(self) -> None:
         """Close the connection; replies that are on their way are dropped."""
         await self._connection.aclose()
+
+
+def _bounds(reach: ReplayRange, last: EntryId) -> tuple[EntryId, EntryId]:
+    """Return the ids to read of a shard.
+
+    Entries after its last one are not part of the replay, so that it ends.
+    """
+    return first_id(reach.low, last), min(last_id(reach.high, last), last)

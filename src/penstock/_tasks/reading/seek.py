@@ -26,10 +26,10 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.leases.pending_pages import pending_pages
-from penstock._tasks.reading.assignment import exclusive_start
+from penstock._tasks.reading.positions import exclusive_start
 from penstock._tasks.stream_info import StreamInspector
 from penstock.message import EntryId
-from penstock.options import Start
+from penstock.options import Start, StartAt
 
 __all__ = ["seek"]
 
@@ -45,7 +45,7 @@ async def seek(
     ledger: Ledger,
     member: Membership | None,
     positions: Sequence[Position],
-    place: Start | EntryId,
+    place: StartAt,
     *,
     inspector: StreamInspector,
 ) -> None:
@@ -87,22 +87,25 @@ async def seek(
 async def _resolve(
     connection: Connection,
     positions: Sequence[Position],
-    place: Start | EntryId,
+    place: StartAt,
     inspector: StreamInspector,
 ) -> list[bytes]:
     """Return the id after which to read, per shard; LATEST becomes the last id."""
-    if place is not Start.LATEST:
-        return [exclusive_start(place)] * len(positions)
+    if place is Start.EARLIEST or isinstance(place, EntryId):
+        return [exclusive_start(place, EntryId.MIN)] * len(positions)
     keys = [position.shard.key for position in positions]
     found: list[bytes] = []
     for info in await inspector.streams(connection.calls, keys):
         if not isinstance(info, ErrorReply):
-            found.append(bytes(info.last))
+            last = info.last
         elif info.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # There is no stream yet, so all its entries will be new.
-            found.append(b"0-0")
+            last = EntryId.MIN
         else:
             raise refusal(connection.address.name, "XINFO STREAM", info)
+        found.append(
+            bytes(last) if place is Start.LATEST else exclusive_start(place, last)
+        )
     return found
 
 

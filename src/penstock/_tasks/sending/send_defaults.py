@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from penstock._core.messages.envelope import PAYLOAD
 from penstock._core.sending.requests import Durability
 from penstock.codecs import Encode
 from penstock.durations import Duration, count, seconds
@@ -27,8 +28,9 @@ class SendDefaults(Struct, frozen=True):
         retention: How much of the stream is kept.
         replicas: The number of replicas that must have a message.
         durable: Whether a message must be in the append-only files.
-        special: Whether any of the four options before it changes how a message is
-            sent.
+        field: The name of the payload's field.
+        special: Whether the timeout, the retention, `replicas` or `durable` changes how
+            a message is sent.
     """
 
     encode: Encode
@@ -36,6 +38,7 @@ class SendDefaults(Struct, frozen=True):
     retention: Retention | None = None
     replicas: int = 0
     durable: bool = False
+    field: bytes = PAYLOAD
     special: bool = False
 
     @classmethod
@@ -47,6 +50,7 @@ class SendDefaults(Struct, frozen=True):
         *,
         replicas: int = 0,
         durable: bool = False,
+        field: bytes = PAYLOAD,
     ) -> SendDefaults:
         """Create the defaults.
 
@@ -57,7 +61,7 @@ class SendDefaults(Struct, frozen=True):
         flag(durable, "durable")
         special = timeout is not None or retention not in (None, KEEP_ALL)
         special = special or replicas > 0 or durable
-        return cls(encode, timeout, retention, replicas, durable, special)
+        return cls(encode, timeout, retention, replicas, durable, field, special)
 
     def override(
         self,
@@ -67,6 +71,7 @@ class SendDefaults(Struct, frozen=True):
         *,
         replicas: int | None = None,
         durable: bool | None = None,
+        field: bytes | None = None,
     ) -> SendDefaults:
         """Return these defaults with the given options replaced.
 
@@ -79,6 +84,7 @@ class SendDefaults(Struct, frozen=True):
             self.retention if retention is None else retention,
             replicas=self.replicas if replicas is None else replicas,
             durable=self.durable if durable is None else durable,
+            field=self.field if field is None else field,
         )
 
 

@@ -206,11 +206,11 @@ class Sender:
         except Exception as error:
             raise unencodable(payload, error) from error
         if key is None and not headers and kind is None:
-            fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
+            fields: tuple[bytes, ...] = (defaults.field, body)
             size = len(body)
         else:
-            fields = envelope.pack(body, key, headers, kind)
-            size = envelope.size(fields)
+            fields = envelope.pack(body, key, headers, kind, defaults.field)
+            size = envelope.size(fields, defaults.field)
             if self._idempotent and len(fields) > MOST_WORDS:
                 raise ConfigurationError(
                     f"a message of {len(fields) // 2} fields is too large for the "

@@ -6,6 +6,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
+from penstock._core.messages.envelope import FIELD
 from penstock.admin import Admin, DeadLetter
 from penstock.admin._selection import Location, Selection
 from penstock.cli._admin_call import Json, Url, operate, say
@@ -107,6 +108,10 @@ def show(
         bool,
         typer.Option("--payload", help="Show the payload and the headers as well."),
     ] = False,
+    field: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The field that holds the payload."),
+    ] = FIELD,
     dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
@@ -115,7 +120,9 @@ def show(
         wanted = entry_id(id, "ID")
 
     async def work(admin: Admin) -> bool:
-        dead_letter = await admin.dead.read(stream, wanted, dead_letters=dead_letters)
+        dead_letter = await admin.dead.read(
+            stream, wanted, dead_letters=dead_letters, field=field
+        )
         if dead_letter is None:
             if await _is_missing(admin, stream, dead_letters):
                 return False
