@@ -93,9 +93,9 @@ class Member:
         return self._beat(now)
 
     def shards_found(self, shards: Iterable[int], now: float) -> list[MemberAction]:
-        """More shards were found."""
+        """More shards were found; the target may have had them before this member."""
         self._shards |= frozenset(shards)
-        return self.news(now)
+        return [*self._own(), *self.news(now)]
 
     def news(self, now: float) -> list[MemberAction]:
         """Another member has changed something."""
