@@ -174,11 +174,14 @@ def test_closing_a_static_member_keeps_its_place_while_it_drains() -> None:
     assert one.beaten(None, 4.2) == []
 
 
-def test_a_target_that_is_stored_after_closing_gives_nothing() -> None:
+@pytest.mark.parametrize("out", [False, True])
+def test_a_target_that_is_stored_after_closing_gives_nothing(*, out: bool) -> None:
     one = member()
     one.open([0], 0.0)
     one.beaten(ALONE, 0.0)
     one.close()
+    if out:
+        one.all_absent()
     actions: list[MemberAction] = [News(), Own(1, frozenset())]
     assert one.assigned(Assigned(stored=True, version=1), {0: "a"}, 0.1) == actions
     assert one.assigned(Assigned(stored=False, version=2), {0: "a"}, 0.1) == []

@@ -223,11 +223,10 @@ class Member:
         return plan(self.target, reply.members, shards)
 
     def _own(self) -> list[MemberAction]:
-        own = frozenset(
-            shard for shard, name in self.target.items() if name == self._name
-        )
-        leaving = self.state is MemberState.LEAVING
-        return [Own(self.version, frozenset() if leaving else own)]
+        own = (shard for shard, name in self.target.items() if name == self._name)
+        # One that has left may still be told a target.
+        taking = self.state in _TAKING_PART
+        return [Own(self.version, frozenset(own if taking else ()))]
 
     def _move(self, event: str) -> None:
         self.state = move(MEMBER, event, self.state)
