@@ -193,8 +193,6 @@ class Session(Generic[T]):
     async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Handle messages until the consumer closes, or has caught up."""
         self.checkouts.check_in_running_task()
-        if until_caught_up:
-            self._check_shared()
         if not until_caught_up:
             await self._parts.worker_pool.run(job)
             return
@@ -208,7 +206,6 @@ class Session(Generic[T]):
         Raises:
             PenstockError: The server refuses to say.
         """
-        self._check_shared()
         goal = self.goal()
         await goal.begin()
         self.watch(goal)
@@ -228,7 +225,12 @@ class Session(Generic[T]):
             )
 
     def goal(self) -> CatchUp:
-        """Return a goal that has not begun."""
+        """Return a goal that has not begun.
+
+        Raises:
+            UsageError: This consumer owns shards.
+        """
+        self._check_shared()
         config = self._config
         return CatchUp(
             self._connection,
@@ -303,15 +305,15 @@ class Session(Generic[T]):
         except asyncio.CancelledError:
             raise  # it will be called again
         except BaseException:
-            self._cut()
+            self.cut()
             raise
-        self._cut()
+        self.cut()
 
     def closed(self) -> None:
         """Record that the last connection has been closed."""
         self._closing.closed()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """End what is left in the background."""
         parts = self._parts
         for clock in self._clocks:
@@ -358,7 +360,11 @@ async def open_session(
             config = await retrying(connection, deadline, choose)
             async with task_group() as group:
                 session = Session(config, connector, connection, group)
-                await session.start(deadline)
+                try:
+                    await session.start(deadline)
+                except BaseException:
+                    session.cut()
+                    raise
                 try:
                     yield session
                 finally:

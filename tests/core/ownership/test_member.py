@@ -100,13 +100,22 @@ def test_a_member_that_was_never_in_is_not_removed() -> None:
 
 def test_only_the_first_member_adds_shards_that_appear() -> None:
     first = joined(members="ab")
-    assert first.shards_found([2], 1.0) == [Beat(3, join=False)]
+    assert first.shards_found([2], 1.0)[-1] == Beat(3, join=False)
     answer = Beaten(3, None, {"a": 1, "b": 1})
     assert first.beaten(answer, 1.1) == [Assign(3, 0, {0: "a", 1: "b", 2: "a"})]
     second = Member("b", lease=10.0)
     second.open([0, 1, 2], 0.0)
     known = Beaten(3, encode({0: "a", 1: "b"}), {"a": 1, "b": 1})
     assert second.beaten(known, 0.1) == [Own(3, frozenset({1}))]
+
+
+def test_a_member_has_shards_of_the_target_that_it_finds_later_than_others() -> None:
+    late = joined(members="ab")
+    moved = Beaten(4, encode({0: "a", 1: "b", 2: "a"}), {"a": 1, "b": 1})
+    late.due(2.0)
+    late.beaten(moved, 2.1)
+    found = late.shards_found([2], 3.0)
+    assert found == [Own(4, frozenset({0, 2})), Beat(4, join=False)]
 
 
 def test_a_new_group_waits_for_more_members_before_the_first_plan() -> None:
@@ -165,11 +174,14 @@ def test_closing_a_static_member_keeps_its_place_while_it_drains() -> None:
     assert one.beaten(None, 4.2) == []
 
 
-def test_a_target_that_is_stored_after_closing_gives_nothing() -> None:
+@pytest.mark.parametrize("out", [False, True])
+def test_a_target_that_is_stored_after_closing_gives_nothing(*, out: bool) -> None:
     one = member()
     one.open([0], 0.0)
     one.beaten(ALONE, 0.0)
     one.close()
+    if out:
+        one.all_absent()
     actions: list[MemberAction] = [News(), Own(1, frozenset())]
     assert one.assigned(Assigned(stored=True, version=1), {0: "a"}, 0.1) == actions
     assert one.assigned(Assigned(stored=False, version=2), {0: "a"}, 0.1) == []

@@ -145,6 +145,11 @@ def test_a_shard_whose_callback_failed_is_given_back_for_a_lease() -> None:
     assert one.handlers_done(OURS) == [Free(OURS)]
     assert one.freed(OURS, 0.3) == [News()]
     assert one.due_at() == 10.2
+    # Its own news come back to it, and others change things as well.
+    assert one.news(0.4) == []
+    assert one.wanted(2, 0.5) == []
+    assert one.due(10.1) == []
+    assert one.due(10.2) == [Take(2, 2, 1)]
 
 
 def test_a_callback_that_fails_late_ends_what_waited_for_it() -> None:

@@ -93,9 +93,9 @@ class Member:
         return self._beat(now)
 
     def shards_found(self, shards: Iterable[int], now: float) -> list[MemberAction]:
-        """More shards were found."""
+        """More shards were found; the target may have had them before this member."""
         self._shards |= frozenset(shards)
-        return self.news(now)
+        return [*self._own(), *self.news(now)]
 
     def news(self, now: float) -> list[MemberAction]:
         """Another member has changed something."""
@@ -223,11 +223,10 @@ class Member:
         return plan(self.target, reply.members, shards)
 
     def _own(self) -> list[MemberAction]:
-        own = frozenset(
-            shard for shard, name in self.target.items() if name == self._name
-        )
-        leaving = self.state is MemberState.LEAVING
-        return [Own(self.version, frozenset() if leaving else own)]
+        own = (shard for shard, name in self.target.items() if name == self._name)
+        # One that has left may still be told a target.
+        taking = self.state in _TAKING_PART
+        return [Own(self.version, frozenset(own if taking else ()))]
 
     def _move(self, event: str) -> None:
         self.state = move(MEMBER, event, self.state)

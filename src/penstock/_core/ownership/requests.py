@@ -17,14 +17,14 @@ class Requests:
         serial: The number of the last TAKE, sent again or not.
         asked_at: When it was sent last.
         number: The highest number of an ownership of this shard that was seen.
-        retry_at: The time before which TAKE would be refused again.
     """
 
     __slots__ = (
+        "_declined_until",
         "_looked",
+        "_retry_at",
         "asked_at",
         "number",
-        "retry_at",
         "serial",
         "version",
         "wanted",
@@ -36,7 +36,10 @@ class Requests:
         self.serial = 0
         self.asked_at = 0.0
         self.number = 0
-        self.retry_at = float("-inf")
+        # The time before which TAKE would be refused again.
+        self._retry_at = float("-inf")
+        # The time before which the user's code would not have the shard again.
+        self._declined_until = float("-inf")
         # Whether a TAKE in the air may be too early for an answer that counts.
         self._looked = False
 
@@ -49,12 +52,18 @@ class Requests:
 
     def look(self, now: float) -> None:
         """The answer may be another one now."""
-        self.retry_at = min(self.retry_at, now)
+        self._retry_at = min(self._retry_at, now)
         self._looked = True
 
-    def is_due(self, now: float) -> bool:
-        """Return whether to send TAKE."""
-        return self.wanted and now >= self.retry_at
+    def decline(self, until: float) -> None:
+        """Don't ask before this time, whatever others change."""
+        self._declined_until = until
+
+    def due_at(self) -> float:
+        """Return when to send TAKE."""
+        if not self.wanted:
+            return float("inf")
+        return max(self._retry_at, self._declined_until)
 
     def next(self, now: float) -> Take:
         """Return the next TAKE."""
@@ -70,8 +79,8 @@ class Requests:
     def refused(self, reply: Refused, now: float) -> None:
         """TAKE was refused: note until when."""
         if self._looked:
-            self.retry_at = now
+            self._retry_at = now
         elif reply.why == "held":
-            self.retry_at = now + reply.value / 1000
+            self._retry_at = now + reply.value / 1000
         elif reply.why == "old":
-            self.retry_at = float("inf")
+            self._retry_at = float("inf")

@@ -86,8 +86,8 @@ class OwnedShard(ShardSteps):
 
     def due_at(self) -> float:
         """Return when `due` has something to do next."""
-        if self.state is ShardState.ABSENT and self._requests.wanted:
-            return self._requests.retry_at
+        if self.state is ShardState.ABSENT:
+            return self._requests.due_at()
         if self.state not in OWNED:
             return float("inf")
         held = self.state is not ShardState.LIVE
@@ -141,7 +141,7 @@ class OwnedShard(ShardSteps):
         if token != self.token:
             return []
         self._open.told = Told.ENDED
-        self._requests.retry_at = now + self._length
+        self._requests.decline(now + self._length)
         if self.state is ShardState.RECOVERING:
             return self._give_up(now)
         return [*self._check_drained(), *self._settle(now)]

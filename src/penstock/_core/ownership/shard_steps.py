@@ -105,7 +105,7 @@ class ShardSteps:
         return token == self.token and self.state in OWNED and not abandoned
 
     def _take(self, now: float) -> list[ShardAction]:
-        if self.state is not ShardState.ABSENT or not self._requests.is_due(now):
+        if self.state is not ShardState.ABSENT or now < self._requests.due_at():
             return []
         self._move("take")
         return [self._requests.next(now)]

@@ -273,7 +273,8 @@ class ReaderPool:
 
     async def ended(self) -> None:
         """Wait until all readers have ended. They record nothing after that."""
-        for reader in self._readers.values():
+        # Those of owned shards leave meanwhile.
+        for reader in list(self._readers.values()):
             await reader.ended()
 
     @property

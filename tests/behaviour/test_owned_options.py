@@ -1,0 +1,182 @@
+"""Owned shards: what is refused, namesakes, and closing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import pytest
+
+from penstock import (
+    Claim,
+    ConfigurationError,
+    Consumer,
+    Mode,
+    NameInUse,
+    Owned,
+    Shard,
+    UsageError,
+)
+from support.owned_group import do_nothing, open_group
+from support.server import with_login
+from support.waiting import eventually, send
+
+
+async def nothing(_: tuple[Shard, ...]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"mode": Mode.REALTIME, "group": None}, "which REALTIME does not"),
+        ({"mode": Mode.RESUMABLE}, "use LOAD_BALANCED"),
+        ({"auto_commit": "immediate"}, "choose PROCESSED, ROLLING or DISABLED"),
+        ({"auto_commit": "delayed"}, "choose PROCESSED, ROLLING or DISABLED"),
+        ({"claim": Claim(idle=5)}, "pass ownership=Owned(lease=...)"),
+        ({"shards": [1, 2]}, "leave shards= out"),
+        ({"name": "x#1"}, "does not end in '#'"),
+        ({"name": "x#1.2"}, "does not end in '#'"),
+        ({"ownership": "shared", "on_lost": nothing}, "on_lost= is called with owned"),
+        ({"ownership": "leased"}, "ownership='leased'"),
+        ({"on_assigned": "nothing"}, "pass an async function"),
+    ],
+)
+def test_options_that_do_not_go_with_owned_shards_are_refused(
+    options: dict[str, Any], text: str
+) -> None:
+    given: dict[str, Any] = {"url": "redis://localhost", "group": "g"}
+    with pytest.raises(ConfigurationError, match=re.escape(text)):
+        Consumer("orders", **{**given, "ownership": "owned", **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lease": 0}, {"lease": -1}, {"drain": -1}, {"settle": -1}, {"weight": 0}],
+)
+def test_invalid_numbers_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        Owned(**options)
+
+
+async def test_calls_that_change_what_is_read_are_refused(
+    url: str, stream: str
+) -> None:
+    consumer = Consumer(stream, url=url, group="g", ownership="owned")
+    async with consumer:
+        with pytest.raises(UsageError, match="use admin.reset_group"):
+            await consumer.seek("earliest")
+        with pytest.raises(UsageError, match="share"):
+            await consumer.assign(f"{stream}2")
+        with pytest.raises(UsageError, match="share"):
+            await consumer.unassign(stream)
+        with pytest.raises(UsageError, match="reads only those that it owns"):
+            async for _ in consumer.until_caught_up():
+                pass
+        with pytest.raises(UsageError, match="reads only those that it owns"):
+            await consumer.run(do_nothing, until_caught_up=True)
+        await send(url, stream, 1)
+        message = await consumer.next()
+        assert message.payload == b"1"
+
+
+async def test_a_user_who_may_not_use_scripts_is_refused_on_opening(
+    url: str, stream: str, redis: Any
+) -> None:
+    user = f"{stream}-user"
+    rules = ["on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha"]
+    await redis.execute_command("ACL", "SETUSER", user, *rules)
+    login = with_login(url, user, "secret")
+    try:
+        with pytest.raises(ConfigurationError, match="owned shards need scripts"):
+            async with Consumer(stream, url=login, group="g", ownership="owned"):
+                pass
+    finally:
+        await redis.acl_deluser(user)
+
+
+@pytest.mark.parametrize("way", ["run", "next", "loop"])
+async def test_a_second_process_of_a_name_takes_the_shards_and_ends_the_first(
+    url: str, stream: str, redis: Any, way: str
+) -> None:
+    """The second one goes on, and they don't take the shards from each other."""
+    options: dict[str, Any] = {"name": "same", "ownership": Owned(lease=1)}
+    async with open_group(url, stream, redis, 4) as group:
+        first = Consumer(stream, url=url, group="g", **options)
+
+        async def receive() -> None:
+            if way == "run":
+                await first.run(do_nothing)
+            elif way == "next":
+                while True:
+                    await first.next()
+            else:
+                async for _ in first:
+                    pass
+
+        async with first:
+            receiving = asyncio.create_task(receive())
+
+            async def owns_all() -> bool:
+                return first.statistics().owned == 4
+
+            await eventually(owns_all)
+            second = await group.join("second", **options)
+            with pytest.raises(NameInUse, match="'same'"):
+                async with asyncio.timeout(20):
+                    await receiving
+            await group.settle()
+            await group.send(20)
+
+            async def has_handled() -> bool:
+                return set(group.ended) >= set(range(1, group.sent))
+
+            await eventually(has_handled)
+            assert set((await group.epochs()).values()) == {2}
+            assert second.events.named("shard_lost") == []
+            with pytest.raises(NameInUse):
+                await first.next(timeout=5)
+
+
+async def test_an_idle_consumer_of_many_shards_closes_at_once(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with open_group(url, stream, redis, 64) as group:
+        member = await group.join("m")
+        await group.finish()
+        await group.settle()
+        began = time.monotonic()
+        await group.leave(member)
+        took = time.monotonic() - began
+        assert await group.owners() == {}
+        # Not the two seconds for which reads wait; half a second on a quiet machine.
+        assert took < 1.5
+
+
+async def test_a_consumer_that_has_closed_leaves_nothing_of_it_in_the_group(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with open_group(url, stream, redis, 4) as group:
+        for label in "ab":
+            member = await group.join(label)
+            await group.finish()
+            await group.settle()
+            await group.leave(member)
+        members = await redis.hgetall(f"{{{stream}}}.members:g")
+        assert not [name for name in members if name.startswith(b"m:")]
+
+
+async def test_opening_and_closing_at_once_leaves_no_shard_owned(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The shards are being taken meanwhile."""
+    async with open_group(url, stream, redis, 16) as group:
+        for turn in range(5):
+            member = await group.join(f"m{turn}")
+            await asyncio.sleep(0.005 * turn)
+            await group.leave(member)
+            assert await group.owners() == {}
+        await group.join("last")
+        await group.finish()
+        await group.settle()
