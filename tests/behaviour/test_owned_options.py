@@ -65,7 +65,7 @@ async def test_calls_that_change_what_is_read_are_refused(
 ) -> None:
     consumer = Consumer(stream, url=url, group="g", ownership="owned")
     async with consumer:
-        with pytest.raises(UsageError, match="use admin.reset_group"):
+        with pytest.raises(UsageError, match=r"use admin\.reset_group"):
             await consumer.seek("earliest")
         with pytest.raises(UsageError, match="share"):
             await consumer.assign(f"{stream}2")

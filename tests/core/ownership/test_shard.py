@@ -238,6 +238,42 @@ def test_strays_are_claimed_before_anything_is_read_on() -> None:
     assert one.may_read(0.6)
 
 
+def test_a_page_is_recorded_if_nothing_behind_it_says_otherwise() -> None:
+    one = live()
+    assert one.page_answered(OURS, OURS.encode(), [b"a#1", b"shared"], 1.0) == []
+    assert one.may_read(1.0)
+
+
+def test_strays_behind_a_page_are_claimed_before_it_is_listed_again() -> None:
+    one = live()
+    strays = [ClaimStrays(OURS, 0)]
+    assert one.page_answered(OURS, OURS.encode(), [b"a#1", b"b#0"], 1.0) == strays
+    assert not one.may_read(1.0)
+    assert one.page_answered(OLD, OLD.encode(), [b"b#0"], 1.0) == []
+    one.strays_recorded(OURS)
+    assert one.may_read(1.0)
+
+
+def test_a_page_behind_which_another_token_stands_is_not_believed() -> None:
+    one = live()
+    assert DropQueue() in one.page_answered(OURS, OTHER, [], 1.0)
+    assert one.state is not ShardState.LIVE
+    assert one.page_answered(OURS, OTHER, [], 1.0) == []
+
+
+def test_what_consumers_have_that_own_nothing_is_claimed_once_at_a_time() -> None:
+    one = taken()
+    assert one.mixed() == []
+    one = live()
+    assert one.mixed() == [ClaimStrays(OURS, 0)]
+    assert one.mixed() == []
+
+
+def test_it_is_known_until_when_handlers_may_start() -> None:
+    assert taken().starts_until == NEVER
+    assert live().starts_until == 10.0
+
+
 def test_a_read_behind_which_another_token_stands_is_not_believed() -> None:
     one = live()
     one.read_sent()

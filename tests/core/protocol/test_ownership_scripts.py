@@ -95,3 +95,7 @@ def test_a_guard_has_its_commands_with_their_lengths() -> None:
     )
     words = (3, b"XACK", b"1-0", b"2-0", 2, b"XACK", b"3-0")
     assert command[2:] == (2, b"s", b"o", b"t", "g", "a#1", 0, *words)
+
+
+def test_the_token_of_a_guarded_command_is_found() -> None:
+    assert scripts.guard_token(GUARD) == b"t"

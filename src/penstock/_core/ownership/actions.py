@@ -1,9 +1,14 @@
-"""Actions: what a member and its shards ask their tasks to do, as values."""
+"""Actions: what a member and its shards ask their tasks to do, as values.
+
+They are equal only if they are of the same kind, which tuples without facts are not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from msgspec import Struct
 
 from penstock._core.ownership.target import Target
 from penstock._core.ownership.tokens import Token
@@ -32,14 +37,14 @@ __all__ = [
 ]
 
 
-class Beat(NamedTuple):
+class Beat(Struct, frozen=True):
     """Send a beat, with the version of the known target."""
 
     known: int
     join: bool
 
 
-class Assign(NamedTuple):
+class Assign(Struct, frozen=True):
     """Store a target that was computed from the version `seen`."""
 
     seen: int
@@ -47,22 +52,22 @@ class Assign(NamedTuple):
     target: Target
 
 
-class Leave(NamedTuple):
+class Leave(Struct, frozen=True):
     """Have the member removed."""
 
 
-class News(NamedTuple):
+class News(Struct, frozen=True):
     """Publish that there is something to look at."""
 
 
-class Own(NamedTuple):
+class Own(Struct, frozen=True):
     """Have these shards and no others, by the target of this version."""
 
     version: int
     shards: AbstractSet[int]
 
 
-class Take(NamedTuple):
+class Take(Struct, frozen=True):
     """Send a TAKE."""
 
     version: int
@@ -70,19 +75,19 @@ class Take(NamedTuple):
     least: int
 
 
-class Keep(NamedTuple):
+class Keep(Struct, frozen=True):
     """Send a KEEP."""
 
     token: Token
 
 
-class Free(NamedTuple):
+class Free(Struct, frozen=True):
     """Send a FREE."""
 
     token: Token
 
 
-class Recover(NamedTuple):
+class Recover(Struct, frozen=True):
     """Have what is pending recorded before anything else is read; report `recovered`.
 
     If `claim`, claim what is pending for others first, until nothing is left. A claim
@@ -96,7 +101,7 @@ class Recover(NamedTuple):
     claim: bool
 
 
-class ClaimStrays(NamedTuple):
+class ClaimStrays(Struct, frozen=True):
     """Claim what late reads took, and report `strays_recorded`.
 
     It is recorded with the batch, in the order of ids: either from the replies of the
@@ -107,40 +112,40 @@ class ClaimStrays(NamedTuple):
     reader: int
 
 
-class HandOut(NamedTuple):
+class HandOut(Struct, frozen=True):
     """Record the batch that was read."""
 
 
-class DropQueue(NamedTuple):
+class DropQueue(Struct, frozen=True):
     """Drop what no handler has started."""
 
 
-class Abandon(NamedTuple):
+class Abandon(Struct, frozen=True):
     """Report that handlers still run after the time to drain; their messages are lost.
 
     The shard counts no outcome of them any more.
     """
 
 
-class CallAssigned(NamedTuple):
+class CallAssigned(Struct, frozen=True):
     """Call `on_assigned`, then report `assigned`."""
 
 
-class CallRevoked(NamedTuple):
+class CallRevoked(Struct, frozen=True):
     """Call `on_revoked`, then report `end_told`."""
 
 
-class CallLost(NamedTuple):
+class CallLost(Struct, frozen=True):
     """Call `on_lost` once `on_assigned` has returned, then report `end_told`."""
 
 
-class VersionSeen(NamedTuple):
+class VersionSeen(Struct, frozen=True):
     """Tell the member that the shard has seen a newer target."""
 
     version: int
 
 
-class NameInUse(NamedTuple):
+class NameInUse(Struct, frozen=True):
     """Report that another process has this member's name."""
 
 

@@ -88,8 +88,7 @@ class ReadFence:
         current, holders = _read(behind)
         actions = self._shard.read_answered(ticket.token, current, holders, now)
         self._act(actions)
-        # Not by equality: actions without facts are equal tuples.
-        if not any(isinstance(action, HandOut) for action in actions):
+        if HandOut() not in actions:
             return False
         self._on_holders(holders)
         return True
