@@ -20,7 +20,6 @@ import hiredis
 
 from penstock._core.ownership import actions as do
 from penstock._core.ownership.shard import OwnedShard
-from penstock._core.ownership.shard_steps import READ
 from penstock._core.ownership.states import ShardState
 from penstock._core.ownership.tokens import Token, consumer_name
 from penstock._core.protocol import commands, ownership_scripts, reply_parsing
@@ -36,8 +35,6 @@ GROUP = "g"
 LEASE = 10.0
 DRAIN = 30.0
 START = 1_000_000_000.0
-# Entries that a member lists at a time.
-PAGE = 2
 
 
 class Violation(AssertionError):  # noqa: N818 - it names what happened
@@ -71,6 +68,7 @@ class Flight:
         answered: Called with the replies.
         lost: Called when the connection has ended instead.
         done: The replies so far.
+        lists: Whether it lists what is pending, and changes nothing on the server.
     """
 
     process: Process
@@ -80,6 +78,7 @@ class Flight:
     answered: Callable[[list[Any]], None]
     lost: Callable[[], None]
     done: list[Any] = field(default_factory=list)
+    lists: bool = False
 
     @property
     def executed(self) -> bool:
@@ -99,7 +98,7 @@ class Process:
     """A member's process, with the ledger and the tasks of one shard.
 
     Attributes:
-        queue: What is recorded and not started, in the order of recording.
+        queue: What is recorded and not started, lowest id first.
         running: The token under which each running entry was started.
         outcomes: Entries to be acknowledged, with their tokens.
         acking: Entries whose acknowledgement has no reply yet.
@@ -123,9 +122,6 @@ class Process:
         self.told: dict[Token, list[str]] = {}
         self.batch: list[bytes] = []
         self.learned = 0
-        # Whether what is pending is being listed, and the last id of it so far.
-        self.recovering = False
-        self.after = b"0-0"
 
     def __repr__(self) -> str:
         return f"{self.name}/{self.shard.token.run}"
@@ -154,7 +150,9 @@ class Process:
             case do.Recover(token, reader, turn, claim):
                 self._recover(token, reader, turn, claim=claim)
             case do.ClaimStrays(token, reader):
-                self._claim_strays(token, reader)
+                self._claim(
+                    token, reader, [], lambda ids: self._strays_claimed(token, ids)
+                )
             case do.HandOut():
                 self.record(self.batch)
             case do.DropQueue():
@@ -203,7 +201,8 @@ class Process:
         return self.world.clock.now
 
     def record(self, ids: Sequence[bytes]) -> None:
-        self.queue += [id_ for id_ in ids if id_ not in self.recorded]
+        new = {*ids} - self.recorded
+        self.queue = sorted({*self.queue, *new}, key=number)
         self.batch = []
 
     def name_of(self, token: Token, reader: int) -> str:
@@ -239,7 +238,6 @@ class Process:
         )
 
         def answered(reply: Taken | Refused) -> None:
-            self._recover_again()
             self.act(self.shard.take_answered(reply, self.now))
 
         self._send(words, answered, lambda: self.act(self.shard.take_lost(self.now)))
@@ -263,26 +261,16 @@ class Process:
         self._send(words, answered, lambda: self.act(self.shard.free_lost(token)))
 
     def _recover(self, token: Token, reader: int, turn: int, *, claim: bool) -> None:
-        def claimed() -> None:
-            self._recover_again()
+        def listed() -> None:
             self.act(self.shard.recovered(token, turn, self.now))
 
+        def then(claimed: list[bytes]) -> None:
+            self._list(token, reader, claimed, listed)
+
         if claim:
-            self._claim(token, reader, claimed)
+            self._claim(token, reader, [], then)
         else:
-            claimed()
-
-    def _claim_strays(self, token: Token, reader: int) -> None:
-        def claimed() -> None:
-            self._recover_again()
-            self.act(self.shard.strays_recorded(token))
-
-        self._claim(token, reader, claimed)
-
-    def _recover_again(self) -> None:
-        """Have what is pending recorded before anything else is read."""
-        self.recovering = True
-        self.after = b"0-0"
+            then([])
 
     def _guard(
         self,
@@ -314,7 +302,13 @@ class Process:
                 words, answered, gone if claim else again, token=token, guarded=True
             )
 
-    def _claim(self, token: Token, reader: int, then: Callable[[], None]) -> None:
+    def _claim(
+        self,
+        token: Token,
+        reader: int,
+        before: list[bytes],
+        then: Callable[[list[bytes]], None],
+    ) -> None:
         words = ownership_scripts.guard(
             KEY,
             OWNER,
@@ -325,52 +319,52 @@ class Process:
         )
 
         def done(reply: Guarded) -> None:
+            claimed = [*before, *reply.claimed]
             if reply.more:
-                self._claim(token, reader, then)
+                self._claim(token, reader, claimed, then)
             else:
-                then()
+                then(claimed)
 
         self._guard(token, words, done, claim=True)
+
+    def _list(
+        self,
+        token: Token,
+        reader: int,
+        claimed: list[bytes],
+        then: Callable[[], None],
+    ) -> None:
+        """List what is pending for the consumer, and record it."""
+        name = self.name_of(token, reader)
+        words = commands.xpending_page(KEY, GROUP, name, b"0-0", 1000)
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ErrorReply):
+                raise Violation(reply.text)
+            if self.may_record(token):
+                self.record([*claimed, *(entry.id for entry in reply)])
+            then()
+
+        def again() -> None:
+            self._list(token, reader, claimed, then)
+
+        self._send(words, answered, again)
+
+    def may_record(self, token: Token) -> bool:
+        draining = self.shard.state is ShardState.DRAINING
+        return self.shard.counts(token) and not draining
+
+    def _strays_claimed(self, token: Token, claimed: list[bytes]) -> None:
+        if self.may_record(token):
+            self.record([*claimed, *self.batch])
+        self.act(self.shard.strays_recorded(token))
 
     # -- what tasks do by themselves ---------------------------------------------------
 
     def can_read(self) -> bool:
-        return self.shard.may_read(self.now) and not self.reading
+        return self.shard.may_read(self.now)
 
     def read(self) -> None:
-        if self.recovering:
-            self._read_page()
-        else:
-            self._read_new()
-
-    def _read_page(self) -> None:
-        """List some of what is pending for the consumer, and record it."""
-        token, turn = self.shard.token, self.shard.turn
-
-        def answered(replies: list[Any]) -> None:
-            page, current, summary = replies
-            if isinstance(page, ErrorReply):
-                raise Violation(page.text)
-            holders = [name for name, _ in summary.holders or []]
-            actions = self.shard.page_answered(token, current or b"", holders, self.now)
-            self.act(actions)
-            valid = (token, turn) == (self.shard.token, self.shard.turn)
-            if not actions and valid and self.shard.state in READ:
-                self.record([entry.id for entry in page])
-                self.recovering = len(page) == PAGE
-                self.after = page[-1].id if page else b"0-0"
-
-        def lost() -> None:
-            self._recover_again()
-
-        words = [
-            commands.xpending_page(KEY, GROUP, self.shard.consumer, self.after, PAGE),
-            (b"HGET", OWNER, b"token"),
-            commands.xpending_summary(KEY, GROUP),
-        ]
-        self.reading.append(Flight(self, token, False, words, answered, lost))  # noqa: FBT003
-
-    def _read_new(self) -> None:
         token, name = self.shard.token, self.shard.consumer
 
         def answered(replies: list[Any]) -> None:
@@ -547,7 +541,8 @@ class World:
         flights = [*line]
         line.clear()
         for flight in flights:
-            self.late += [(flight, one) for one in flight.words[len(flight.done) :]]
+            left = () if flight.lists else flight.words[len(flight.done) :]
+            self.late += [(flight, one) for one in left]
         for flight in flights:
             flight.lost()
 

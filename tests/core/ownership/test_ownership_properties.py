@@ -31,6 +31,7 @@ from penstock._core.protocol import commands, ownership_scripts, reply_parsing
 from penstock._core.protocol.commands import Command
 from support import owned_world
 from support.owned_world import GROUP, KEY, LEASE, Process, Violation, World
+from support.paging_process import PagingProcess, PagingWorld
 
 Step: TypeAlias = Callable[[], object]
 
@@ -64,10 +65,13 @@ class Machine(RuleBasedStateMachine):
 
     def of_the_network(self) -> Iterator[Step]:
         world = self.world
+        # Lists of what is pending come seldom between two steps that can go wrong.
         for flight in world.can_execute():
-            yield from [partial(world.execute_next, flight)] * 3
+            often = 12 if flight.lists else 3
+            yield from [partial(world.execute_next, flight)] * often
         for line in world.can_deliver():
-            yield from [partial(world.deliver, line)] * 4
+            often = 12 if line[0].lists else 4
+            yield from [partial(world.deliver, line)] * often
         for line in world.lines():
             if line:
                 yield partial(world.cut, line)
@@ -133,6 +137,16 @@ Machine.TestCase.settings = budget(200)
 TestOwnership = Machine.TestCase
 
 
+class PagingMachine(Machine):
+    """The same, with processes that recover page by page."""
+
+    world_class = PagingWorld
+
+
+PagingMachine.TestCase.settings = budget(200)
+TestPaging = PagingMachine.TestCase
+
+
 # -- safeguards taken away -------------------------------------------------------------
 
 
@@ -146,6 +160,11 @@ class StraysNotClaimed(OwnedShard):
         self, token: Token, current: bytes, holders: Iterable[bytes], now: float
     ) -> list[ShardAction]:
         return super().read_answered(token, current, (), now)
+
+    def page_answered(
+        self, token: Token, current: bytes, holders: Iterable[bytes], now: float
+    ) -> list[ShardAction]:
+        return super().page_answered(token, current, (), now)
 
 
 class OldOutcomesCount(OwnedShard):
@@ -196,6 +215,13 @@ def test_acknowledgements_without_the_token_are_found() -> None:
 
 def test_strays_that_are_not_claimed_are_found() -> None:
     assert finds(world_of(process_of(StraysNotClaimed)), 500)[:2] in {"O2", "O9"}
+
+
+def test_strays_that_are_not_claimed_are_found_by_pages() -> None:
+    class Planted(PagingProcess):
+        shard_class = StraysNotClaimed
+
+    assert finds(world_of(Planted), 500)[:2] in {"O2", "O9"}
 
 
 def test_a_consumer_name_per_member_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
