@@ -40,8 +40,8 @@ def complete(plan: Plan, history: History) -> None:
     """
     end = max((record.at for record in history), default=0.0)
     history += _dropped(plan, history)
-    if any("max_len" in each.options for each in plan.producers):
-        history += _trimmed(history, end)
+    if any({"max_len", "max_age"} & {*each.options} for each in plan.producers):
+        history += _trimmed(plan, history, end)
     history += _namesakes(history)
     history += _without_payload(plan, history, end)
     history.sort(key=lambda record: record.at)
@@ -85,13 +85,19 @@ def _dropped(plan: Plan, history: History) -> Iterator[DeadLettered]:
                 )
 
 
-def _trimmed(history: History, end: float) -> Iterator[Excuse]:
-    """Yield an excuse for all entries that are gone in the end."""
+def _trimmed(plan: Plan, history: History, end: float) -> Iterator[Excuse]:
+    """Yield an excuse for all entries that retention may have trimmed by the end.
+
+    By age those are trimmed that another program has given a low id.
+    """
+    any_age = any("max_len" in each.options for each in plan.producers)
     there = {(each.shard, each.id) for each in history if isinstance(each, Stored)}
     gone = {
         f"{each.shard} {each.id}"
         for each in history
-        if isinstance(each, Receipt | Start) and (each.shard, each.id) not in there
+        if isinstance(each, Receipt | Start)
+        and (each.shard, each.id) not in there
+        and (any_age or each.id.startswith("0-"))
     }
     if gone:
         what = ["loss", "ack"]

@@ -33,9 +33,12 @@ async def drain(run: Run) -> None:
         if not left:
             run.world.record("operator", "everything is handled")
             # Replies to the last acknowledgements are still to come.
+            handled = len(run.history)
             await asyncio.sleep(_QUIET)
             if not (run.observer.waiting() or _unseen(run)):
-                run.memory.check_empty()
+                # Messages may have been handled again meanwhile, and be held still.
+                if not any(isinstance(r, Start) for r in run.history[handled:]):
+                    run.memory.check_empty()
                 return
             # Somebody has set a group back meanwhile, for example by a seek.
             moved, fewest = run.world.time(), None

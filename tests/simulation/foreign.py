@@ -17,6 +17,7 @@ from simulation.excuses import (
     excuse_missing,
 )
 from simulation.observer import message_of
+from simulation.plan import REOPENING
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -245,7 +246,7 @@ def _remembered(
     """
     consumers, kinds = run.plan.consumers, {each.kind for each in run.plan.faults}
     only = len(consumers) == 1 and consumers[0].group and kinds == {"write_again"}
-    if not only or consumers[0].style == "reopening":
+    if not only or consumers[0].style in REOPENING:
         return False
     messages = {(id_, message_of(fields)) for id_, fields in stored}
     for record in reversed(run.history):

@@ -135,8 +135,8 @@ class Oracle:
         # The processes by their names, and the latest ones by consumers' names.
         self._lives: dict[str, _Life] = {}
         self._latest: dict[tuple[bytes, bytes], _Life] = {}
-        # The groups that were seen, so that each is looked for once only.
-        self._places: dict[int, tuple[Group, _Place | None]] = {}
+        # The groups that were found, so that each is looked for once only.
+        self._places: dict[int, tuple[Group, _Place]] = {}
         self._kinds = {fault.kind for fault in run.plan.faults}
         # When a fault last began or ended that lets closing take time.
         self._disturbed = 0.0
@@ -208,13 +208,16 @@ class Oracle:
         known = self._places.get(id(group))
         if known is not None and known[0] is group:
             return known[1]
-        observer, place = self._run.observer, None
+        # A group that is not found now may be found later: its server may be promoted,
+        # or its database swapped.
+        observer = self._run.observer
         for number, key in enumerate(self._run.keys):
             for name in self._run.groups:
                 if observer.group(key.encode(), name.encode()) is group:
                     place = number, name.encode()
-        self._places[id(group)] = group, place
-        return place
+                    self._places[id(group)] = group, place
+                    return place
+        return None
 
     def _life(self, group: bytes, consumer: Consumer) -> _Life | None:
         """Return the process of a consumer; None for a stranger."""

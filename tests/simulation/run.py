@@ -27,7 +27,13 @@ from simulation.memory import Memory
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
 from simulation.oracle import Oracle
-from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
+from simulation.plan import (
+    REOPENING,
+    ConsumerPlan,
+    OperatorPlan,
+    Plan,
+    ProducerPlan,
+)
 from simulation.process import Process
 from simulation.replaceable_process import ReplaceableProcess
 from simulation.seams import installed
@@ -41,9 +47,6 @@ __all__ = ["ADDRESS", "ReplaceableProcess", "Result", "Run", "run"]
 
 # Seconds within which a process must end when it is asked to.
 _ENDING: Final = 60.0
-
-# Styles that have several consumers, or open one again and again.
-_BUSY: Final = frozenset(("router", "reopening", "cancelling"))
 
 ADDRESS: Final = ("server", 6379)
 """Where clients find the server, whichever it is."""
@@ -162,7 +165,9 @@ class Run:
         report = check(self.history, self._promises())
         for kind, what in checks.findings(self.plan, self.history):
             self.failures.setdefault(kind, []).append(what)
-        if any(c.style in _BUSY or "consumers" in c.run for c in self.plan.consumers):
+        if any(
+            c.style in REOPENING or "consumers" in c.run for c in self.plan.consumers
+        ):
             # Each of several consumers of a process, and each opening, has its events.
             report.findings.noisy.clear()
         # Resending may store a message twice. Where the server has lost what it knew of
@@ -260,6 +265,8 @@ class Run:
             if self.direct.call("TYPE", key) in {b"string", "string"}:
                 self.direct.call("DEL", key)
                 self.direct.call("RENAMENX", f"{key}.away", key)
+        # Who knew the shards may have ended before it could record them again.
+        self.foreign.record_shards(self.keys[0])
         for replaceable in (*self.consumers, *self.producers):
             if replaceable.process is not None and replaceable.process.loop.dead:
                 replaceable.start()
