@@ -118,6 +118,8 @@ class ShardState:
         redelivered: Whether ids were delivered again, so that `entries` may have
             another entry of an id than a batch that was sent.
         group_recreated_at: When the group was last recreated, as far as that is known.
+        undelivered: Ids of entries that were read before that, and that the new group
+            has not delivered to this consumer, as far as is known.
         replaced: Whether the stream was recreated since: no entry here is one of the
             present stream, and no outcome of them may be sent.
     """
@@ -134,7 +136,16 @@ class ShardState:
     pending_reads: int = 0
     redelivered: bool = False
     group_recreated_at: float = 0.0
+    undelivered: set[bytes] = field(default_factory=set)
     replaced: bool = False
+
+    def precedes_group(self, entry: Entry) -> bool:
+        """Return whether an entry was read before the group was recreated.
+
+        Then it is pending for nobody, unless the new group has delivered it as well.
+        """
+        before = entry.leased_at < self.group_recreated_at
+        return before or entry.id in self.undelivered
 
 
 class ShardStates(dict[bytes, ShardState]):
@@ -166,8 +177,10 @@ class ShardStates(dict[bytes, ShardState]):
         return [entry for entry in self.entries() if entry.unconfirmed]
 
     def group_recreated(self, shard: Shard, now: float) -> None:
-        """Record that a shard's group was recreated: no entry is pending any more."""
-        self.of(shard).group_recreated_at = now
+        """Record that a shard's group is recreated: no entry is pending any more."""
+        state = self.of(shard)
+        state.group_recreated_at = now
+        state.undelivered = set(state.entries)
 
     def replace(self, shard: Shard) -> ShardState:
         """Begin a new state for a shard; return the old one."""

@@ -104,25 +104,41 @@ class Removals:
         Not so if it was read before the group was recreated: then it is pending for
         nobody, will be read again, and keeps its place in the order.
         """
-        if entry.state in LOSE and not _outlived(entry):
-            self.supersede(entry)
-            self._counters.lost += 1
-            known = entry.shard_state.entries
-            if known.get(entry.id) is entry:  # else it was delivered again
-                del known[entry.id]
-            # Its handler may have finished, so nothing else tells of the room.
-            self._flow.wake_reader()
+        if entry.state in LOSE and not entry.shard_state.precedes_group(entry):
+            self._lose(entry)
 
-    def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
-        """Record which entries of a renewal are ours still; return the other ids."""
-        kept = set(ours)
+    def _lose(self, entry: Entry) -> None:
+        self.supersede(entry)
+        self._counters.lost += 1
+        known = entry.shard_state.entries
+        if known.get(entry.id) is entry:  # else it was delivered again
+            del known[entry.id]
+        # Its handler may have finished, so nothing else tells of the room.
+        self._flow.wake_reader()
+
+    def lose_all_but(
+        self,
+        renewal: LeaseRenewal,
+        ours: Iterable[bytes],
+        others: Collection[bytes] = (),
+    ) -> list[bytes]:
+        """Record which entries of a renewal are ours still; return the ids of the lost.
+
+        Args:
+            renewal: The entries.
+            ours: The ids of those that are pending for this consumer.
+            others: The ids of those that are known to be pending for other consumers.
+        """
+        kept, precedes = set(ours), renewal.shard_state.precedes_group
         lost = [
             entry
             for entry in renewal.entries
-            if entry.id not in kept and entry.state in LOSE and not _outlived(entry)
+            if entry.id not in kept
+            and entry.state in LOSE
+            and (entry.id in others or not precedes(entry))
         ]
         for entry in lost:
-            self.lose(entry)
+            self._lose(entry)
         return [entry.id for entry in lost]
 
     def stream_recreated(self, shard: Shard) -> list[bytes]:
@@ -257,8 +273,3 @@ def _count_of(entry: Entry) -> int:
     if unstarted and entry.deliveries == 1 and not entry.suspected:
         return 0
     return entry.deliveries + (not unstarted)
-
-
-def _outlived(entry: Entry) -> bool:
-    """Return whether the group was recreated after an entry was read or renewed."""
-    return entry.leased_at < entry.shard_state.group_recreated_at
