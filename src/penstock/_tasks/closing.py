@@ -143,9 +143,8 @@ class Closing(Generic[T]):
 
     def _stranded_shards(self, group: GroupParts) -> Sequence[Shard]:
         """Return the shards of which entries may be pending that are unknown here."""
-        if group.claimer.stranded:
-            return self._parts.assignment.cursors.shards
-        return self._parts.readers.stranded
+        found = [*group.claimer.stranded, *self._parts.readers.stranded]
+        return list(dict.fromkeys(found))
 
     async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
         await release_entries(
