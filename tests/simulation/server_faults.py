@@ -174,6 +174,13 @@ async def no_permission(run: Run, chance: Random) -> None:
     direct.call("ACL", "SETUSER", "default", "+@all", "~*")
 
 
+async def no_scripts(run: Run, chance: Random) -> None:
+    """Forbid scripts, as many servers do for good."""
+    run.direct.call("ACL", "SETUSER", "default", "-eval", "-evalsha")
+    await asyncio.sleep(chance.choice((0.5, 3.0, 2 * run.plan.seconds)))
+    run.direct.call("ACL", "SETUSER", "default", "+eval", "+evalsha")
+
+
 class _Full:
     """A server that has as many clients as it takes."""
 
@@ -240,6 +247,7 @@ SERVER: Final = (
     busy,
     no_replicas,
     no_permission,
+    no_scripts,
     no_room,
     forget_scripts,
     set_clock,
