@@ -17,10 +17,14 @@ from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.waiters import Waiters
 from penstock._tasks.leases.dead_consumers import reap
-from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
+from penstock._tasks.leases.own_claims import (
+    OwnClaim,
+    OwnClaims,
+    ask_owners,
+    min_idle,
+)
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
-from penstock._tasks.leases.renewal import ask_owners
 from penstock._tasks.reporting import ShardReporter, id_list, report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent

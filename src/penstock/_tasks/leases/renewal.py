@@ -1,4 +1,4 @@
-"""Renewal of leases, and the question of who owns an entry."""
+"""Renewal of leases."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, PendingEntry
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
-from penstock.message import Shard
 
-__all__ = ["ask_owners", "renew"]
+__all__ = ["renew"]
 
 
 async def renew(
@@ -153,23 +152,3 @@ def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
 def _is_gone(reply: ErrorReply) -> bool:
     """Return whether there is no group any more, in which an entry has an owner."""
     return reply.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
-
-
-def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
-    """Return commands that ask for each entry whether this consumer owns it.
-
-    One command from the first to the last id would not do. Any number of own pending
-    entries that the ledger does not know may lie between them: entries whose
-    acknowledgement was dropped because their key had another type for a while, for
-    example.
-
-    Args:
-        member: The consumer's place in the group.
-        shard: The shard of the entries.
-        ids: The ids of the entries.
-    """
-    key, group, name = shard.key, member.group, member.name
-    return [
-        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
-        for id_ in ids
-    ]
