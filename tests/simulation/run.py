@@ -27,13 +27,7 @@ from simulation.memory import Memory
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
 from simulation.oracle import Oracle
-from simulation.plan import (
-    REOPENING,
-    ConsumerPlan,
-    OperatorPlan,
-    Plan,
-    ProducerPlan,
-)
+from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
 from simulation.process import Process
 from simulation.replaceable_process import ReplaceableProcess
 from simulation.seams import installed
@@ -165,21 +159,7 @@ class Run:
         report = check(self.history, self._promises())
         for kind, what in checks.findings(self.plan, self.history):
             self.failures.setdefault(kind, []).append(what)
-        if any(
-            c.style in REOPENING or "consumers" in c.run for c in self.plan.consumers
-        ):
-            # Each of several consumers of a process, and each opening, has its events.
-            report.findings.noisy.clear()
-        # Resending may store a message twice. Where the server has lost what it knew of
-        # idempotent sends, a copy that was long under way is stored.
-        flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
-        resent = tuple(
-            "" if flushed else f"{producer.name}."
-            for producer in self.plan.producers
-            if flushed or producer.options.get("resend")
-        )
-        doubled = report.findings.doubled
-        doubled[:] = [each for each in doubled if not each.startswith(resent)]
+        checks.allow(self.plan, report.findings)
         return Result(
             self.plan,
             report,
