@@ -60,7 +60,7 @@ class DeliveryCounts:
         single_attempt: Whether each entry has only one attempt.
         settle: Sends outcomes and waits until they are confirmed.
         on_lost: Called when the connection is lost, so that it is restored.
-        on_event: Receives the first refusal to count.
+        on_event: Receives refusals to count.
     """
 
     def __init__(
@@ -82,7 +82,6 @@ class DeliveryCounts:
         self._settle = settle
         self._on_lost = on_lost
         self._on_event = on_event
-        self._refused = False
         # The seconds that the last count took to be confirmed.
         self._round_trip = 0.0
         # The starts that are sent together at the end of this turn of the event loop.
@@ -282,10 +281,8 @@ class DeliveryCounts:
             self._send(batch)
 
     def _report_refused(self, entry: Entry, reply: ErrorReply) -> None:
-        if not self._refused:
-            self._refused = True
-            facts = {"stream": ascii(entry.shard.stream), "reply": reply.text}
-            self._on_event(Event("count_refused", facts=facts))
+        facts = {"stream": ascii(entry.shard.stream), "reply": reply.text}
+        self._on_event(Event("count_refused", facts=facts))
 
 
 class _CountBatch:
