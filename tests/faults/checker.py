@@ -434,6 +434,7 @@ class _GroupCheck:
                     before = one.at - stored_at
                     expected = self._was_reported("set_back", one, next_, before)
                 excused = self._excused("again", entry, message)
+                excused = excused or self._excused("leases", entry, message)
                 if not (expected or excused):
                     self._findings.rerun.append(what)
 

@@ -217,9 +217,16 @@ async def forget_scripts(run: Run, chance: Random) -> None:
 async def set_clock(run: Run, chance: Random) -> None:
     """Set all wall clocks forward or back for a while."""
     skew = chance.choice((-10.0, -1.0, -0.05, 0.05, 3.0, 30.0))
-    run.world.skew += skew
+    _set_forward(run, skew)
     await asyncio.sleep(chance.uniform(0, 3))
-    run.world.skew -= skew
+    _set_forward(run, -skew)
+
+
+def _set_forward(run: Run, seconds: float) -> None:
+    """Set all wall clocks; one that jumps ahead ends leases (docs/reliability.md)."""
+    run.world.skew += seconds
+    if seconds > 0:
+        excuse(run, run.world.time(), "leases")
 
 
 async def dead_letters_of_wrong_type(run: Run, chance: Random) -> None:
