@@ -139,6 +139,10 @@ class ShardState:
     undelivered: set[bytes] = field(default_factory=set)
     replaced: bool = False
 
+    def awaits_any(self, deleted: Collection[bytes]) -> bool:
+        """Return whether the server has not confirmed all of these deleted ids."""
+        return not (self.replaced or self.deleted_in_flight.isdisjoint(deleted))
+
     def precedes_group(self, entry: Entry) -> bool:
         """Return whether an entry was read before the group was recreated.
 
@@ -175,6 +179,14 @@ class ShardStates(dict[bytes, ShardState]):
     def unconfirmed(self) -> list[Entry]:
         """List the entries whose outcome the server has not confirmed."""
         return [entry for entry in self.entries() if entry.unconfirmed]
+
+    def deleted_in_flight(self) -> list[tuple[ShardState, Collection[bytes]]]:
+        """List the deleted ids that the server has not confirmed, by shard."""
+        return [
+            (state, frozenset(state.deleted_in_flight))
+            for state in self.values()
+            if state.deleted_in_flight
+        ]
 
     def group_recreated(self, shard: Shard, now: float) -> None:
         """Record that a shard's group is recreated: no entry is pending any more."""
