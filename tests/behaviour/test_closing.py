@@ -97,6 +97,28 @@ async def test_own_entries_that_were_not_read_again_yet_are_released_too(
     assert [*(await deliveries(redis, stream, "g")).values()] == [1] * 5
 
 
+async def test_entries_of_a_claim_whose_reply_was_lost_are_released_too(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    await send(url, stream, *range(5))
+    await leave_pending(redis, stream, "gone")
+    ids = [*await deliveries(redis, stream, "g")]
+    await redis.xclaim(stream, "g", "gone", 0, ids, idle=60_000, justid=True)
+    options: dict[str, Any] = {"claim": Claim(idle=30), "on_event": events}
+    async with proxy(url) as between:
+        between.cut_on, between.cut_next_reply = b"XAUTOCLAIM", True
+        async with Consumer(stream, url=between.url, group="g", **options) as consumer:
+            await eventually(lambda: has(events, "reconnected"))
+            assert consumer.statistics().claimed == 0
+    reply = await redis.xautoclaim(stream, "g", "other", 30_000, justid=True)
+    assert len(reply) == 5
+    assert [*(await deliveries(redis, stream, "g")).values()] == [1] * 5
+
+
+async def has(events: Events, name: str) -> bool:
+    return bool(events.named(name))
+
+
 async def test_a_message_that_was_handed_out_counts_as_an_attempt(
     url: str, stream: str, redis: Any
 ) -> None:

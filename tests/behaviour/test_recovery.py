@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from penstock import (
+    DISABLED,
     ROLLING,
     AccessError,
     Commit,
@@ -130,6 +131,28 @@ async def handled(journal: Path, count: int) -> bool:
 
 async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
+
+
+@pytest.mark.parametrize("how", ["commit", "closing"])
+async def test_deleted_entries_alone_are_acknowledged_on_demand(
+    url: str, stream: str, redis: Any, events: Events, how: str
+) -> None:
+    """No message waits with them to be acknowledged."""
+    await send(url, stream, 1, 2)
+    await leave_pending(redis, stream, "me")
+    await redis.xtrim(stream, maxlen=0, approximate=False)
+    options: dict[str, Any] = {"auto_commit": DISABLED, "on_event": events}
+    async with Consumer(stream, url=url, group="g", name="me", **options) as consumer:
+        await eventually(lambda: was_deleted(consumer, 2))
+        if how == "commit":
+            await consumer.commit()
+            assert await pending(redis, stream, "g") == 0
+    assert await pending(redis, stream, "g") == 0
+    assert not events.named("close_incomplete")
+
+
+async def was_deleted(consumer: Consumer[Any], count: int) -> bool:
+    return consumer.statistics().ghosts == count
 
 
 # -- connections that are lost ---------------------------------------------------------

@@ -365,6 +365,26 @@ async def test_a_blocked_read_does_not_hold_a_seek_up(
         assert numbers(await read(reader, 1)) == [1]
 
 
+async def test_a_seek_is_completed_while_the_consumer_closes(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Half of it would leave a message pending that is delivered again anyway."""
+    await send(url, stream, *range(5))
+    async with proxy(url) as between:
+        async with consumer(RESUMABLE, stream, url=between.url, batch=2) as reader:
+            await read(reader, 1)
+            between.delay = 0.05
+            seeking = asyncio.create_task(reader.seek(EARLIEST))
+            await eventually(lambda: is_at_its_start(redis, stream))
+    await seeking
+    assert await pending(redis, stream, "g") == 0
+
+
+async def is_at_its_start(redis: Any, stream: str) -> bool:
+    [group] = await redis.xinfo_groups(stream)
+    return bool(group["last-delivered-id"] == b"0-0")
+
+
 async def test_a_cancelled_seek_leaves_the_consumer_in_order(
     url: str, stream: str
 ) -> None:

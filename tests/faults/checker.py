@@ -404,6 +404,9 @@ class _GroupCheck:
                 own = [end for end in own if end.ok]
             self._report.handled += len(own)
             for one, next_ in pairwise(own):
+                message = self._message(entry, next_)
+                if self._message(entry, one) != message:
+                    continue  # the stream was recreated, with another message there
                 what = self._name(f"{entry[0]} {entry[1]}")
                 self._report.repeated.append(what)
                 if self._group.acks:
@@ -430,7 +433,8 @@ class _GroupCheck:
                     stored_at = self._index.stored_at(entry, one.at)
                     before = one.at - stored_at
                     expected = self._was_reported("set_back", one, next_, before)
-                excused = self._excused("again", entry, self._message(entry, next_))
+                excused = self._excused("again", entry, message)
+                excused = excused or self._excused("leases", entry, message)
                 if not (expected or excused):
                     self._findings.rerun.append(what)
 
@@ -455,10 +459,12 @@ class _GroupCheck:
         for each in self._index.of(DeadLettered):
             if each.group != self._group.name:
                 continue
+            # Where a stream was recreated, another message may have the same id.
             entry = (each.shard, each.id)
-            if entry in seen and not self._excused("again", entry):
+            again = (entry, each.message) in seen
+            if again and not self._excused("again", entry, each.message):
                 self._findings.dead_lettered_twice.append(self._name(entry))
-            seen.add(entry)
+            seen.add((entry, each.message))
 
     def _lane(self, start: Start) -> tuple[object, ...]:
         if self._group.order == "shard":

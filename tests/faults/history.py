@@ -147,8 +147,9 @@ class Excuse(_Record, frozen=True):
         since: When the fault began.
         what: Its possible effects on messages that existed by `at`: "loss"; "ack",
             they count as acknowledged and no handler has finished them; "again", they
-            are handled again; "order", for those that start after `since`; and "gone",
-            the server has lost them and knows nothing of them.
+            are handled again; "leases", what is in hand is, since all leases have
+            ended; "order", for those that start after `since`; and "gone", the server
+            has lost them and knows nothing of them.
         ids: The affected entries, as `<shard> <id>`; none means all.
         group: The affected group; none means all.
     """

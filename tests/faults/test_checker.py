@@ -71,8 +71,8 @@ class Scenario:
         facts |= {"digest": digest(b"%d" % number), **changes}
         self.add(Stored, "o", shard=0, **facts)
 
-    def dead_letter(self, number: int) -> None:
-        facts = {"message": f"m{number}", "digest": digest(b"%d" % number)}
+    def dead_letter(self, number: int, **changes: Any) -> None:
+        facts = {"message": f"m{number}", "digest": digest(b"%d" % number), **changes}
         self.add(DeadLettered, "o", group="g", shard=0, id=f"{number}-0", **facts)
 
     def excuse(self, *what: str, ids: tuple[str, ...] = ()) -> None:
@@ -342,6 +342,22 @@ def test_a_message_may_not_have_two_dead_letters(scenario: Scenario) -> None:
     scenario.send(1)
     scenario.dead_letter(1)
     scenario.dead_letter(1)
+    assert found(scenario) == {"dead_lettered_twice": 1}
+
+
+def test_two_messages_that_had_one_id_may_both_be_handled_and_have_dead_letters(
+    scenario: Scenario,
+) -> None:
+    """The stream was recreated in between."""
+    scenario.send(1)
+    scenario.handle(1)
+    scenario.dead_letter(1)
+    scenario.add(Attempt, "s", message="other", key="k", digest=digest(b"1"))
+    scenario.add(Receipt, "s", message="other", shard=0, id="1-0")
+    scenario.handle(1, message="other")
+    scenario.dead_letter(1, message="other")
+    assert found(scenario) == {}
+    scenario.dead_letter(1, message="other")
     assert found(scenario) == {"dead_lettered_twice": 1}
 
 

@@ -1,7 +1,7 @@
 """Checks: what the options of a plan promise, beyond what the checker knows.
 
 `complete` adds records that only the whole history can give. `findings` returns what
-must not be, by its kind.
+must not be, by its kind. `allow` removes what the checker has found and may be.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
+from faults.checker import Findings
 from faults.history import (
     Attempt,
     DeadLettered,
@@ -24,9 +25,9 @@ from faults.history import (
     Stored,
     digest,
 )
-from simulation.plan import ConsumerPlan, Plan
+from simulation.plan import REOPENING, ConsumerPlan, Plan
 
-__all__ = ["complete", "findings"]
+__all__ = ["allow", "complete", "findings"]
 
 # Seconds within which one report stands for all refusals of a kind.
 _REPORT: Final = 1.01
@@ -40,8 +41,8 @@ def complete(plan: Plan, history: History) -> None:
     """
     end = max((record.at for record in history), default=0.0)
     history += _dropped(plan, history)
-    if any("max_len" in each.options for each in plan.producers):
-        history += _trimmed(history, end)
+    if any({"max_len", "max_age"} & {*each.options} for each in plan.producers):
+        history += _trimmed(plan, history, end)
     history += _namesakes(history)
     history += _without_payload(plan, history, end)
     history.sort(key=lambda record: record.at)
@@ -85,13 +86,19 @@ def _dropped(plan: Plan, history: History) -> Iterator[DeadLettered]:
                 )
 
 
-def _trimmed(history: History, end: float) -> Iterator[Excuse]:
-    """Yield an excuse for all entries that are gone in the end."""
+def _trimmed(plan: Plan, history: History, end: float) -> Iterator[Excuse]:
+    """Yield an excuse for all entries that retention may have trimmed by the end.
+
+    By age those are trimmed that another program has given a low id.
+    """
+    any_age = any("max_len" in each.options for each in plan.producers)
     there = {(each.shard, each.id) for each in history if isinstance(each, Stored)}
     gone = {
         f"{each.shard} {each.id}"
         for each in history
-        if isinstance(each, Receipt | Start) and (each.shard, each.id) not in there
+        if isinstance(each, Receipt | Start)
+        and (each.shard, each.id) not in there
+        and (any_age or each.id.startswith("0-"))
     }
     if gone:
         what = ["loss", "ack"]
@@ -139,6 +146,29 @@ def _without_payload(plan: Plan, history: History, end: float) -> Iterator[Excus
     for group in sorted({"realtime", *passing}):
         what, ids = ["loss", "ack"], sorted(found)
         yield Excuse(end, "stranger", since=0.0, what=what, ids=ids, group=group)
+
+
+def allow(plan: Plan, found: Findings) -> None:
+    """Remove findings that the options of a plan, or its faults, allow."""
+    if any(c.style in REOPENING or "consumers" in c.run for c in plan.consumers):
+        # Each of several consumers of a process, and each opening, has its events.
+        found.noisy.clear()
+    kinds = {fault.kind for fault in plan.faults}
+    # Resending may store a message twice. Where the server has lost what it knew of
+    # idempotent sends, a copy that was long under way is stored.
+    flushed = "flush_all" in kinds
+    resent = tuple(
+        "" if flushed else f"{producer.name}."
+        for producer in plan.producers
+        if flushed or producer.options.get("resend")
+    )
+    found.doubled[:] = [each for each in found.doubled if not each.startswith(resent)]
+    if kinds & {"no_scripts", "no_permission"}:
+        # A dead letter is written before its message is acknowledged, and redriven
+        # before it is deleted (docs/design.md). What ends in between comes twice.
+        found.dead_lettered_twice.clear()
+        if any(step.what == "redrive" for op in plan.operators for step in op.steps):
+            found.doubled.clear()
 
 
 def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:

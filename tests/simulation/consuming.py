@@ -163,7 +163,9 @@ class _Program:
         It is told so when it asks for its first message. Later on that is a finding.
         """
         new = self._handler.starts == self._starts_before
-        return new and not self._plan.group and "XINFO STREAM" in str(error)
+        # Both describe streams, see `StreamInspector`.
+        asked = any(command in str(error) for command in ("XINFO STREAM", "EVAL"))
+        return new and not self._plan.group and asked and "WRONGTYPE" in str(error)
 
     async def _consume(self, consumer: Consumer[bytes]) -> None:
         style = STYLES[self._plan.style]

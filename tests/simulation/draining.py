@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from faults.history import Record, Start
+from faults.history import Note, Record, Start
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -33,9 +33,13 @@ async def drain(run: Run) -> None:
         if not left:
             run.world.record("operator", "everything is handled")
             # Replies to the last acknowledgements are still to come.
+            handled = len(run.history)
             await asyncio.sleep(_QUIET)
-            if not (run.observer.waiting() or _unseen(run)):
-                run.memory.check_empty()
+            since = run.history[handled:]
+            if not (run.observer.waiting() or _unseen(run) or _seeks(since)):
+                # Messages may have been handled again meanwhile, and be held still.
+                if not any(isinstance(record, Start) for record in since):
+                    run.memory.check_empty()
                 return
             # Somebody has set a group back meanwhile, for example by a seek.
             moved, fewest = run.world.time(), None
@@ -70,6 +74,12 @@ class Attempts:
                 self._seen.add(key)
         self._looked_at = end
         return len(self._seen) > before
+
+
+def _seeks(records: Sequence[Record]) -> bool:
+    """Return whether a seek has begun, which may set its group back a moment later."""
+    notes = (record for record in records if isinstance(record, Note))
+    return any(note.text.startswith("step seek") for note in notes)
 
 
 def _unseen(run: Run) -> int:

@@ -9,7 +9,8 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from faults.history import Note, Start
+from faults.history import Excuse, Note, Start
+from penstock import EntryId
 from simulation.excuses import (
     entries_of,
     excuse,
@@ -17,6 +18,7 @@ from simulation.excuses import (
     excuse_missing,
 )
 from simulation.observer import message_of
+from simulation.plan import REOPENING
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -93,9 +95,28 @@ async def foreign_entries(run: Run, chance: Random) -> None:
     for _ in range(chance.choice((1, 1, 5))):
         number, key = _key(run, chance)
         if valid:
-            run.foreign.message(number, key, run.observer.next_id(key))
+            id_ = run.observer.next_id(key)
+            run.foreign.message(number, key, id_)
+            _excuse_behind(run, number, id_)
         else:
             run.foreign.without_payload(number, key)
+
+
+def _excuse_behind(run: Run, number: int, id_: str) -> None:
+    """Excuse that REALTIME misses an entry with an id below one that it has read.
+
+    A server with older data has lost that one, and is read on from its last id, which
+    the new entry may have set before the consumer is connected again.
+    """
+    read = (
+        EntryId.parse(record.id)
+        for record in run.history
+        if isinstance(record, Start)
+        and (record.group, record.shard) == ("realtime", number)
+    )
+    if EntryId.parse(id_) < max(read, default=EntryId.MIN):
+        facts = {"what": ["loss"], "ids": [f"{number} {id_}"], "group": "realtime"}
+        run.journal.add(Excuse, since=run.world.time(), **facts)
 
 
 async def add_and_delete(run: Run, chance: Random) -> None:
@@ -245,7 +266,7 @@ def _remembered(
     """
     consumers, kinds = run.plan.consumers, {each.kind for each in run.plan.faults}
     only = len(consumers) == 1 and consumers[0].group and kinds == {"write_again"}
-    if not only or consumers[0].style == "reopening":
+    if not only or consumers[0].style in REOPENING:
         return False
     messages = {(id_, message_of(fields)) for id_, fields in stored}
     for record in reversed(run.history):

@@ -34,6 +34,20 @@ class Journal(StoredJournal):
         self._history = history
         self._who = who
 
+    @property
+    def length(self) -> int:
+        """The number of records of all processes."""
+        return len(self._history)
+
+    def lost_groups_since(self, length: int) -> bool:
+        """Return whether a fault may have deleted groups since there were few records.
+
+        Args:
+            length: How many there were.
+        """
+        records = self._history[length:]
+        return any(isinstance(r, Excuse) and "again" in r.what for r in records)
+
     def excuse_again(self, group: str) -> None:
         """Excuse that a group handles again what there is."""
         since = self._world.time()

@@ -146,6 +146,7 @@ async def _take(
             continue
         journal.note(f"step {step.what} {group}")
         since, unknown = loop.time(), observer.missing()
+        records = journal.length
         try:
             # Some are cancelled in whatever they are doing.
             limit = step.argument / 1e5 if step.argument < 10000 else None
@@ -161,7 +162,8 @@ async def _take(
             journal.note(f"step {step.what} failed: {error!r}")
         if step.what == "trim_acked":
             # Who has no group is not asked.
-            for name in sorted({*unknown, *observer.missing()}):
+            lost = groups if journal.lost_groups_since(records) else []
+            for name in sorted({*unknown, *observer.missing(), *lost}):
                 journal.add(Excuse, since=since, what=["loss"], group=name)
         elif step.what == "reset_group":
             # It takes entries from consumers that have read and not started them. They

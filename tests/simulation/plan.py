@@ -5,11 +5,12 @@ A plan and its seed determine a run completely. `simulation.generating` makes up
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 __all__ = [
+    "REOPENING",
     "ConsumerPlan",
     "FaultPlan",
     "NetworkPlan",
@@ -18,6 +19,10 @@ __all__ = [
     "ProducerPlan",
     "StepPlan",
 ]
+
+
+REOPENING: Final = frozenset(("router", "reopening", "cancelling"))
+"""Styles that have several consumers, or open one again and again."""
 
 
 class StepPlan(msgspec.Struct, frozen=True):

@@ -42,9 +42,6 @@ __all__ = ["ADDRESS", "ReplaceableProcess", "Result", "Run", "run"]
 # Seconds within which a process must end when it is asked to.
 _ENDING: Final = 60.0
 
-# Styles that have several consumers, or open one again and again.
-_BUSY: Final = frozenset(("router", "reopening", "cancelling"))
-
 ADDRESS: Final = ("server", 6379)
 """Where clients find the server, whichever it is."""
 
@@ -162,19 +159,7 @@ class Run:
         report = check(self.history, self._promises())
         for kind, what in checks.findings(self.plan, self.history):
             self.failures.setdefault(kind, []).append(what)
-        if any(c.style in _BUSY or "consumers" in c.run for c in self.plan.consumers):
-            # Each of several consumers of a process, and each opening, has its events.
-            report.findings.noisy.clear()
-        # Resending may store a message twice. Where the server has lost what it knew of
-        # idempotent sends, a copy that was long under way is stored.
-        flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
-        resent = tuple(
-            "" if flushed else f"{producer.name}."
-            for producer in self.plan.producers
-            if flushed or producer.options.get("resend")
-        )
-        doubled = report.findings.doubled
-        doubled[:] = [each for each in doubled if not each.startswith(resent)]
+        checks.allow(self.plan, report.findings)
         return Result(
             self.plan,
             report,
@@ -260,6 +245,8 @@ class Run:
             if self.direct.call("TYPE", key) in {b"string", "string"}:
                 self.direct.call("DEL", key)
                 self.direct.call("RENAMENX", f"{key}.away", key)
+        # Who knew the shards may have ended before it could record them again.
+        self.foreign.record_shards(self.keys[0])
         for replaceable in (*self.consumers, *self.producers):
             if replaceable.process is not None and replaceable.process.loop.dead:
                 replaceable.start()

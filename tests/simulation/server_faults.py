@@ -174,6 +174,13 @@ async def no_permission(run: Run, chance: Random) -> None:
     direct.call("ACL", "SETUSER", "default", "+@all", "~*")
 
 
+async def no_scripts(run: Run, chance: Random) -> None:
+    """Forbid scripts, as many servers do for good."""
+    run.direct.call("ACL", "SETUSER", "default", "-eval", "-evalsha")
+    await asyncio.sleep(chance.choice((0.5, 3.0, 2 * run.plan.seconds)))
+    run.direct.call("ACL", "SETUSER", "default", "+eval", "+evalsha")
+
+
 class _Full:
     """A server that has as many clients as it takes."""
 
@@ -210,9 +217,16 @@ async def forget_scripts(run: Run, chance: Random) -> None:
 async def set_clock(run: Run, chance: Random) -> None:
     """Set all wall clocks forward or back for a while."""
     skew = chance.choice((-10.0, -1.0, -0.05, 0.05, 3.0, 30.0))
-    run.world.skew += skew
+    _set_forward(run, skew)
     await asyncio.sleep(chance.uniform(0, 3))
-    run.world.skew -= skew
+    _set_forward(run, -skew)
+
+
+def _set_forward(run: Run, seconds: float) -> None:
+    """Set all wall clocks; one that jumps ahead ends leases (docs/reliability.md)."""
+    run.world.skew += seconds
+    if seconds > 0:
+        excuse(run, run.world.time(), "leases")
 
 
 async def dead_letters_of_wrong_type(run: Run, chance: Random) -> None:
@@ -240,6 +254,7 @@ SERVER: Final = (
     busy,
     no_replicas,
     no_permission,
+    no_scripts,
     no_room,
     forget_scripts,
     set_clock,

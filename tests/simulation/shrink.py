@@ -61,9 +61,19 @@ def _candidates(plan: Plan) -> Iterator[Plan]:
     for number, consumer in enumerate(plan.consumers):
         for simpler in _simpler_consumers(consumer):
             yield replace(plan, consumers=_put(plan.consumers, number, simpler))
-    yield from _simpler(plan, shards=0, network=NetworkPlan(), version="valkey_9")
+    if plan.shards:
+        yield _without_shards(plan)
+    yield from _simpler(plan, network=NetworkPlan(), version="valkey_9")
     if plan.seconds > 2:
         yield replace(plan, seconds=plan.seconds / 2)
+
+
+def _without_shards(plan: Plan) -> Plan:
+    producers = [
+        replace(each, options={k: v for k, v in each.options.items() if k != "shards"})
+        for each in plan.producers
+    ]
+    return replace(plan, shards=0, producers=tuple(producers))
 
 
 def _without_some(items: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -109,8 +119,8 @@ def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:
 
 def _without_each(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in options:
-        # Without these, other messages are for the consumer.
-        if name not in {"mode", "start"}:
+        # Without these, other messages are for the consumer, or elsewhere.
+        if name not in {"mode", "start", "shards"}:
             yield {key: value for key, value in options.items() if key != name}
 
 

@@ -56,8 +56,12 @@ class Stranger:
         self._count += 1
         return f"foreign-{self._count}"
 
-    def _record_shards(self, key: str) -> None:
-        """Record the shards, if that was lost: without it nobody has to read them."""
+    def record_shards(self, key: str) -> None:
+        """Record the shards, if that was lost: without it nobody has to read them.
+
+        Args:
+            key: The key of one of them.
+        """
         shards = self._run.plan.shards
         stream, _, number = key.rpartition(":")
         if shards and number.isdecimal():
@@ -65,7 +69,7 @@ class Stranger:
             self._run.direct.call("SET", shard_record.key(stream), record, "NX")
 
     def _write(self, key: str, id_: str, *fields: str | bytes) -> str | None:
-        self._record_shards(key)
+        self.record_shards(key)
         reply = self._run.direct.call("XADD", key, id_, *fields)
         return reply.decode() if isinstance(reply, bytes) else None
 

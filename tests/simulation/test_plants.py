@@ -25,7 +25,7 @@ FOUND: Final = {
     "interrupted_acked": "lost",
     "interrupted_counts": "overcounted",
     "lease_from_booking": "foreign",
-    "old_ids": "rerun",
+    "old_ids": "lost",
     "other_calls_finished": "acked_early",
     "retry_not_timed": "waiting",
     "runs_renumbered": "doubled",

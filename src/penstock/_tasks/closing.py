@@ -150,9 +150,8 @@ class Closing(Generic[T]):
         """Return the shards of which entries may be pending that are unknown here."""
         if group.claimer is None:
             return ()  # what is pending is the next owner's, whatever its name
-        if group.claimer.stranded:
-            return self._parts.assignment.cursors.shards
-        return self._parts.readers.stranded
+        found = [*group.claimer.stranded, *self._parts.readers.stranded]
+        return list(dict.fromkeys(found))
 
     async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
         await release_entries(

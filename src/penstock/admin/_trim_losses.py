@@ -149,7 +149,7 @@ class LossCounter:
                     if page.code == "NOGROUP":  # it was deleted meanwhile
                         break
                     raise self._connection.refusal(f"XPENDING on {self._what}", page)
-                ids = [EntryId.parse(id_) for id_ in page]
+                ids = [EntryId.parse(each.id) for each in page]
                 count += sum(first <= id_ < floor for id_ in ids)
                 if ids[-1] >= floor:
                     break

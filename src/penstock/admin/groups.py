@@ -153,7 +153,7 @@ class Groups:
                     raise self._connection.refusal(
                         f"XPENDING on {shard.stream!r}", page
                     )
-                found.append(page)
+                found.append([each.id for each in page])
         return found
 
 

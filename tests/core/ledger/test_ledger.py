@@ -303,6 +303,23 @@ def test_a_deleted_entry_is_counted_once_until_its_acknowledgement_is_confirmed(
     assert (ledger.counters.deleted, ledger.acks.uncommitted) == (3, 2)
 
 
+def test_deleted_entries_are_awaited_until_they_are_confirmed_or_replaced() -> None:
+    ledger = SpyLedger()
+    assert ledger.shards.deleted_in_flight() == []
+    ledger.deliveries.received(A, [(raw(1), None)], 0.0, 0)
+    ledger.deliveries.received(B, [(raw(2), None)], 0.0, 0)
+    (a, of_a), (b, of_b) = ledger.shards.deleted_in_flight()
+    assert (of_a, of_b) == ({raw(1)}, {raw(2)})
+    assert a.awaits_any(of_a)
+    first, _ = ledger.acks.to_send()
+    assert a.awaits_any(of_a), "it is on its way"
+    ledger.ack_confirmed(first)
+    assert not a.awaits_any(of_a)
+    assert b.awaits_any(of_b)
+    ledger.removals.lose_shard(B)
+    assert not b.awaits_any(of_b), "it is not sent again"
+
+
 def test_deleted_entries_that_a_claim_found_are_counted_once() -> None:
     ledger = SpyLedger()
     ledger.deliveries.received(A, [[raw(1), None]], 0.0, 10)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.replies import ErrorReply, PendingEntry
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
@@ -35,3 +35,34 @@ async def test_only_the_messages_of_refused_releases_are_reported(
     [event] = events.named("not_given_back")
     assert event.facts["messages"] == 2
     assert "WRONGTYPE" in str(event.facts["reply"])
+
+
+async def test_without_scripts_nothing_is_taken_from_those_who_have_claimed_it(
+    events: Events,
+) -> None:
+    """What was released a moment ago is listed still, and another one may have it."""
+    released, unknown = raw(1), raw(2)
+
+    def replies(batch: Sequence[Command]) -> list[Any]:
+        if batch and batch[0][0] == b"XPENDING":
+            pending = [PendingEntry(released, b"c", 30_004, 0)]
+            return [[*pending, PendingEntry(unknown, b"c", 1_200, 1)]]
+        refused = ErrorReply("NOPERM User default has no permissions to run eval")
+        return [refused if command[0] == b"EVAL" else [unknown] for command in batch]
+
+    member = Membership("g", "c", mkstream=True, noack=False)
+    connection = ScriptedConnection(replies)
+    await release_entries(
+        connection.for_commands,
+        OwnClaims(member),
+        [],
+        member,
+        idle=30.0,
+        stranded=[B],
+        on_event=events,
+    )
+    sent = [command for batch in connection.requests for command in batch]
+    [claim] = [command for command in sent if command[0] == b"XCLAIM"]
+    assert claim[4:6] == (1_200, unknown)
+    assert released not in claim
+    assert not events.named("not_given_back")

@@ -115,6 +115,29 @@ async def test_a_function_runs_although_its_caller_was_cancelled(when: str) -> N
     assert task.cancelled()
 
 
+async def test_when_reading_stops_the_function_that_runs_is_the_last_one() -> None:
+    pauses, ran, goes_on = Pauses(), list[int](), asyncio.Event()
+
+    async def work(_: Connection) -> None:
+        await goes_on.wait()
+        ran.append(1)
+
+    first, second = await pauses.ask(work, work)
+    assert not pauses.running
+    run = asyncio.create_task(pauses.run())
+    await asyncio.sleep(0)
+    assert pauses.running
+    pauses.stop()
+    goes_on.set()
+    await run
+    assert not pauses.running
+    pauses.close()
+    await first
+    with pytest.raises(ClosedError):
+        await second
+    assert ran == [1]
+
+
 async def test_after_the_last_read_nothing_runs_and_nobody_waits() -> None:
     pauses = Pauses()
 

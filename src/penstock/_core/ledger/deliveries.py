@@ -136,6 +136,8 @@ class Deliveries:
         unordered, running = ready_queue.order is _NO_ORDER, state.still_running
         each = size // len(entries) if entries else 0
         large = size > SIZED_ABOVE
+        if state.undelivered:
+            state.undelivered.difference_update(id_ for id_, _ in entries)
         number = sizes = 0
         for id_, fields in _without_acknowledged(state, entries):
             if id_ in known:

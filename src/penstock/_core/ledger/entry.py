@@ -123,6 +123,8 @@ class ShardState:
         redelivered: Whether ids were delivered again, so that `entries` may have
             another entry of an id than a batch that was sent.
         group_recreated_at: When the group was last recreated, as far as that is known.
+        undelivered: Ids of entries that were read before that, and that the new group
+            has not delivered to this consumer, as far as is known.
         replaced: Whether the stream was recreated since, or the shard is not owned any
             more: no outcome of an entry here may be sent.
         epoch: The number of the ownership under which the entries were read; 0 if the
@@ -142,9 +144,22 @@ class ShardState:
     pending_reads: int = 0
     redelivered: bool = False
     group_recreated_at: float = 0.0
+    undelivered: set[bytes] = field(default_factory=set)
     replaced: bool = False
     epoch: int = 0
     token: bytes = b""
+
+    def awaits_any(self, deleted: Collection[bytes]) -> bool:
+        """Return whether the server has not confirmed all of these deleted ids."""
+        return not (self.replaced or self.deleted_in_flight.isdisjoint(deleted))
+
+    def precedes_group(self, entry: Entry) -> bool:
+        """Return whether an entry was read before the group was recreated.
+
+        Then it is pending for nobody, unless the new group has delivered it as well.
+        """
+        before = entry.leased_at < self.group_recreated_at
+        return before or entry.id in self.undelivered
 
 
 class ShardStates(dict[bytes, ShardState]):
@@ -175,9 +190,19 @@ class ShardStates(dict[bytes, ShardState]):
         """List the entries whose outcome the server has not confirmed."""
         return [entry for entry in self.entries() if entry.unconfirmed]
 
+    def deleted_in_flight(self) -> list[tuple[ShardState, Collection[bytes]]]:
+        """List the deleted ids that the server has not confirmed, by shard."""
+        return [
+            (state, frozenset(state.deleted_in_flight))
+            for state in self.values()
+            if state.deleted_in_flight
+        ]
+
     def group_recreated(self, shard: Shard, now: float) -> None:
-        """Record that a shard's group was recreated: no entry is pending any more."""
-        self.of(shard).group_recreated_at = now
+        """Record that a shard's group is recreated: no entry is pending any more."""
+        state = self.of(shard)
+        state.group_recreated_at = now
+        state.undelivered = set(state.entries)
 
     def replace(self, shard: Shard) -> ShardState:
         """Begin a new state for a shard; return the old one."""

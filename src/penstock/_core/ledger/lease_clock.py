@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -101,8 +101,12 @@ class LeaseClock:
             and entry.state is not UNSETTLED
             and id(entry) not in left
         ]
-        # Past two thirds we may come too late, and must ask first.
-        late = any(entry.leased_at <= late_before for entry in due)
+        # Past two thirds we may come too late, and must ask first. So we must where the
+        # group was recreated: it may have delivered the entries to others.
+        late = any(
+            entry.leased_at <= late_before or entry.id in entry.shard_state.undelivered
+            for entry in due
+        )
         by_shard = defaultdict[bytes, list[Entry]](list)
         for entry in due:
             by_shard[entry.shard_state.shard.key].append(entry)
@@ -110,15 +114,26 @@ class LeaseClock:
             LeaseRenewal(each[0].shard_state, each, late) for each in by_shard.values()
         ]
 
-    def renewed(self, renewal: LeaseRenewal, now: float) -> None:
+    def renewed(
+        self, renewal: LeaseRenewal, now: float, owned: Collection[bytes] = ()
+    ) -> None:
         """Record that the leases of a renewal have begun anew.
+
+        Entries that a recreated group has not delivered yet are pending for nobody, and
+        count as renewed.
 
         Args:
             renewal: The entries that were renewed; those that were lost meanwhile are
                 left out.
             now: When the renewal was sent.
+            owned: The ids of those that are known to be pending for this consumer.
         """
+        state = renewal.shard_state
         for entry in renewal.entries:
+            if entry.id in owned:
+                state.undelivered.discard(entry.id)
+            elif entry.state not in LEFT and state.precedes_group(entry):
+                state.undelivered.add(entry.id)
             # A start may have been counted since then.
             entry.leased_at = max(entry.leased_at, now)
 
@@ -144,6 +159,7 @@ class LeaseClock:
             entry: The entry.
             asked_at: When the count was sent.
         """
+        entry.shard_state.undelivered.discard(entry.id)
         entry.leased_at = max(entry.leased_at, asked_at)
 
     def late(self, now: float) -> float:

@@ -104,7 +104,7 @@ class Removals:
         Not so if it was read before the group was recreated: then it is pending for
         nobody, will be read again, and keeps its place in the order.
         """
-        if not _outlived(entry):
+        if not entry.shard_state.precedes_group(entry):
             self._lose(entry)
 
     def fenced(self, entry: Entry) -> None:
@@ -128,16 +128,29 @@ class Removals:
         # Its handler may have finished, so nothing else tells of the room.
         self._flow.wake_reader()
 
-    def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
-        """Record which entries of a renewal are ours still; return the other ids."""
-        kept = set(ours)
+    def lose_all_but(
+        self,
+        renewal: LeaseRenewal,
+        ours: Iterable[bytes],
+        others: Collection[bytes] = (),
+    ) -> list[bytes]:
+        """Record which entries of a renewal are ours still; return the ids of the lost.
+
+        Args:
+            renewal: The entries.
+            ours: The ids of those that are pending for this consumer.
+            others: The ids of those that are known to be pending for other consumers.
+        """
+        kept, precedes = set(ours), renewal.shard_state.precedes_group
         lost = [
             entry
             for entry in renewal.entries
-            if entry.id not in kept and entry.state in LOSE and not _outlived(entry)
+            if entry.id not in kept
+            and entry.state in LOSE
+            and (entry.id in others or not precedes(entry))
         ]
         for entry in lost:
-            self.lose(entry)
+            self._lose(entry)
         return [entry.id for entry in lost]
 
     def lose_shard(self, shard: Shard) -> list[bytes]:
@@ -277,8 +290,3 @@ def _count_of(entry: Entry) -> int:
     if unstarted and entry.deliveries == 1 and not entry.suspected:
         return 0
     return entry.deliveries + (not unstarted)
-
-
-def _outlived(entry: Entry) -> bool:
-    """Return whether the group was recreated after an entry was read or renewed."""
-    return entry.leased_at < entry.shard_state.group_recreated_at

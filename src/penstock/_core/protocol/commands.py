@@ -135,10 +135,20 @@ def xpending_summary(key: bytes, group: Word) -> Command:
 
 
 def xpending_between(
-    key: bytes, group: str, consumer: Word, *, low: bytes, high: bytes, count: int
+    key: bytes,
+    group: str,
+    consumer: Word | None,
+    *,
+    low: bytes,
+    high: bytes,
+    count: int,
 ) -> Command:
-    """List a consumer's pending entries from one id to another, both included."""
-    return (b"XPENDING", key, group, low, high, count, consumer)
+    """List pending entries from one id to another, both included.
+
+    They are those of a consumer, or of all consumers without one.
+    """
+    own = () if consumer is None else (consumer,)
+    return (b"XPENDING", key, group, low, high, count, *own)
 
 
 def xautoclaim(

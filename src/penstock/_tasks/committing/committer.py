@@ -166,10 +166,13 @@ class Committer(StoppableTask):
             ClosedError: The consumer closed before. Its cause is the error that kept
                 the outcomes from being confirmed, if there was one.
         """
-        waiting = self._ledger.shards.unconfirmed()
+        shards = self._ledger.shards
+        waiting, deleted = shards.unconfirmed(), shards.deleted_in_flight()
         self.urgent += 1
         try:
-            while any(entry.unconfirmed for entry in waiting):
+            while any(entry.unconfirmed for entry in waiting) or any(
+                state.awaits_any(ids) for state, ids in deleted
+            ):
                 if self.has_ended:
                     raise ClosedError("consumer") from self._last_error
                 self._outcomes.set()

@@ -347,7 +347,7 @@ def _check_pending(entry: Entry, applied: Applied) -> None:
             again. If the ledger dropped the entry here, the message would stay pending
             and no handler would have it.
     """
-    recreated = entry.shard_state.group_recreated_at > entry.leased_at
+    recreated = entry.shard_state.precedes_group(entry)
     if recreated and not applied.pending and applied.failure is None:
         text = "NOGROUP the group was recreated, and has not delivered the message yet"
         reply = ErrorReply(text)

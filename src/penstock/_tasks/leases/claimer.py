@@ -17,10 +17,14 @@ from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.waiters import Waiters
 from penstock._tasks.leases.dead_consumers import reap
-from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
+from penstock._tasks.leases.own_claims import (
+    OwnClaim,
+    OwnClaims,
+    ask_owners,
+    min_idle,
+)
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
-from penstock._tasks.leases.renewal import ask_owners
 from penstock._tasks.reporting import ShardReporter, id_list, report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
@@ -80,7 +84,8 @@ def _fresh(counts: Mapping[bytes, int]) -> list[bytes]:
 class Claimer(StoppableTask):
     """Claims entries of other consumers whose leases have ended, as many as fit.
 
-    If the claimer is cut during a claim, it is `stranded`.
+    Entries of a claim whose reply was lost, or during which the claimer was cut, are
+    pending and unknown: their shards are `stranded`.
 
     Args:
         connection: The command connection.
@@ -137,13 +142,21 @@ class Claimer(StoppableTask):
         self._unfinished = False
         self._may_reap = True
         self._reaped_at = _clock.boottime()
-        # Whether a claim is under way, whose entries a cancellation could strand.
-        self._claiming = False
+        # The shard of a claim under way, whose entries a cancellation could strand; and
+        # when the replies to claims were lost, by their shards.
+        self._claiming: Shard | None = None
+        self._lost_at: dict[Shard, float] = {}
 
     @property
-    def stranded(self) -> bool:
-        """Whether a claim was abandoned whose entries may be pending and unknown."""
-        return self._claiming
+    def stranded(self) -> Sequence[Shard]:
+        """The shards of which claimed entries may be pending and unknown.
+
+        When their lease has ended, others can claim them.
+        """
+        end = self._ledger.leases.ended(_clock.boottime())
+        lost = [shard for shard, lost_at in self._lost_at.items() if lost_at > end]
+        claiming = [] if self._claiming is None else [self._claiming]
+        return list(dict.fromkeys(lost + claiming))
 
     async def run(self) -> None:
         """Search, wait, and search again, until stopped."""
@@ -166,7 +179,7 @@ class Claimer(StoppableTask):
         The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
-        if not self._claiming or self._connection.lost:
+        if self._claiming is None or self._connection.lost:
             self.cut()
         await self.ended()
 
@@ -183,10 +196,8 @@ class Claimer(StoppableTask):
         except ConnectionLost as error:
             if self._stopping:
                 return
+            self._claim_lost()
             await self._connection.restore(error.reason)
-            # Entries that were claimed in a lost reply are pending for this consumer
-            # and unknown until their lease has ended.
-            self._claiming = False
             return
         except ClosedError:
             # The reader has ended. The claimed entries are released on closing.
@@ -198,6 +209,15 @@ class Claimer(StoppableTask):
                 return
             with anyio.move_on_after(self._pause()):
                 await self._released.wait()
+
+    def _claim_lost(self) -> None:
+        """Record that the reply to a claim was lost, if one was under way.
+
+        Its entries are found when their lease has ended.
+        """
+        if self._claiming is not None:
+            self._lost_at[self._claiming] = _clock.boottime()
+            self._claiming = None
 
     def _pause(self) -> float:
         interval = (
@@ -245,14 +265,14 @@ class Claimer(StoppableTask):
                 cursor=self._cursors[shard.key],
                 count=min(budget, _PAGE),
             )
-            self._claiming = True
+            self._claiming = shard
             asked = _clock.boottime()
             # An entry that was this consumer's before, and that is acknowledged between
             # the claim and its recording, is done.
             with self._ledger.deliveries.recovering(shard):
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
-                    self._claiming = False
+                    self._claiming = None
                     self._report("claim_refused", shard, reply=reply.text)
                     return
                 page: Claimed = reply
@@ -260,7 +280,7 @@ class Claimer(StoppableTask):
                 left = await self._record(shard, page, asked)
                 if left:
                     await self._release_rest(shard, left, asked)
-            self._claiming = False
+            self._claiming = None
             if left or self._cursors[shard.key] == b"0-0":
                 report_deleted(self._ledger, self._member.group, self._on_event)
                 return

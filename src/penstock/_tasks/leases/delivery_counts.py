@@ -20,14 +20,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, batched, min_idle
+from penstock._tasks.leases.own_claims import (
+    OwnClaim,
+    OwnClaims,
+    batched,
+    may_demand_too_much,
+    min_idle,
+)
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -38,6 +45,9 @@ __all__ = ["DeliveryCounts"]
 _SHARE: Final = 0.05
 
 _Key: TypeAlias = tuple[Shard, int]
+
+_Page: TypeAlias = tuple[OwnClaim, Sequence[Entry]]
+"""A claim of a few hundred entries, and these."""
 
 
 class DeliveryCounts:
@@ -50,7 +60,7 @@ class DeliveryCounts:
         single_attempt: Whether each entry has only one attempt.
         settle: Sends outcomes and waits until they are confirmed.
         on_lost: Called when the connection is lost, so that it is restored.
-        on_event: Receives the first refusal to count.
+        on_event: Receives refusals to count.
     """
 
     def __init__(
@@ -72,7 +82,6 @@ class DeliveryCounts:
         self._settle = settle
         self._on_lost = on_lost
         self._on_event = on_event
-        self._refused = False
         # The seconds that the last count took to be confirmed.
         self._round_trip = 0.0
         # The starts that are sent together at the end of this turn of the event loop.
@@ -137,56 +146,116 @@ class DeliveryCounts:
         self._send(batch)
 
     def _send(self, batch: _CountBatch) -> None:
+        self._claim(batch, batch.pages(self._lease))
+
+    def _claim(
+        self, batch: _CountBatch, pages: Sequence[_Page], *, last: bool = False
+    ) -> None:
+        """Send the claims that count.
+
+        Args:
+            batch: The starts.
+            pages: The claims, each with its entries.
+            last: Whether an entry that is not claimed now is lost for certain.
+        """
         claims = self._claims
         assert claims is not None  # noqa: S101 - only groups count
-        pages = batch.pages(self._lease)
         sent = [claims.command(self._connection, claim) for claim, _ in pages]
+
+        def claimed(replies: list[Any]) -> None:
+            answers = list(zip(sent, replies, strict=True))
+            refused = [
+                claims.script_refused(self._connection, *each) for each in answers
+            ]
+            if any(refused):
+                self._send(batch)
+                return
+            self._round_trip = _clock.boottime() - batch.started_at
+            doubtful = []
+            for page, (command, reply) in zip(pages, answers, strict=True):
+                owned = claims.read(page[0], command, reply)
+                missing = self._book(batch, page[1], owned)
+                if missing and not last and may_demand_too_much(page[0], command):
+                    doubtful.append((page[0], missing))
+                else:
+                    self._lose(batch, missing)
+            if doubtful:
+                self._ask(batch, doubtful)
+            else:
+                batch.answered(confirmed=True)
+
+        self._call(batch, sent, claimed)
+
+    def _book(
+        self, batch: _CountBatch, entries: Sequence[Entry], reply: Any
+    ) -> list[Entry]:
+        """Record which entries were counted; return those that were not claimed."""
+        if isinstance(reply, ErrorReply):
+            self._report_refused(entries[0], reply)
+            return []
+        owned, missing = set(reply), []
+        for entry in entries:
+            if entry.id in owned:
+                self._ledger.leases.counted(entry, batch.started_at)
+            else:
+                missing.append(entry)
+        return missing
+
+    def _ask(self, batch: _CountBatch, doubtful: Sequence[_Page]) -> None:
+        """Count entries that are this consumer's though they were not claimed."""
+        claims = self._claims
+        assert claims is not None  # noqa: S101 - only groups count
+        questions = [
+            claims.ask(claim, [entry.id for entry in entries])
+            for claim, entries in doubtful
+        ]
+
+        def told(replies: list[Any]) -> None:
+            left, pages = iter(replies), []
+            for (claim, entries), asks in zip(doubtful, questions, strict=True):
+                again = claims.claim_again(claim, [next(left) for _ in asks])
+                owned = set(() if again is None else again.ids)
+                self._lose(batch, [each for each in entries if each.id not in owned])
+                if again is not None:
+                    pages.append(
+                        (again, [each for each in entries if each.id in owned])
+                    )
+            if pages:
+                self._claim(batch, pages, last=True)
+            else:
+                batch.answered(confirmed=True)
+
+        self._call(batch, [each for asks in questions for each in asks], told)
+
+    def _lose(self, batch: _CountBatch, entries: Iterable[Entry]) -> None:
+        # If they were not to start, a transaction whose reply was lost may have
+        # acknowledged them.
+        for entry in entries if batch.starts else ():
+            self._ledger.removals.lose(entry)
+
+    def _call(
+        self,
+        batch: _CountBatch,
+        sent: Sequence[Command],
+        then: Callable[[list[Any]], None],
+    ) -> None:
+        """Send commands, and call a function with their replies when these are here.
+
+        If the connection ends before, the batch is not confirmed.
+        """
         try:
             replies = self._connection.send(sent)
         except ConnectionLost:
             batch.answered(confirmed=False)
             return
 
-        def answered(future: asyncio.Future[list[object]]) -> None:
+        def answered(future: asyncio.Future[list[Any]]) -> None:
             if future.cancelled() or future.exception() is not None:
                 batch.answered(confirmed=False)
-                return
-            answers = list(zip(sent, future.result(), strict=True))
-            refused = [
-                claims.script_refused(self._connection, *each) for each in answers
-            ]
-            if any(refused):
-                self._send(batch)
             else:
-                found = zip(pages, answers, strict=True)
-                self._record(
-                    batch,
-                    [
-                        (entries, claims.read(claim, command, reply))
-                        for (claim, entries), (command, reply) in found
-                    ],
-                )
+                then(future.result())
 
         replies.add_done_callback(answered)
-
-    def _record(
-        self,
-        batch: _CountBatch,
-        answers: Iterable[tuple[Sequence[Entry], list[bytes] | ErrorReply]],
-    ) -> None:
-        self._round_trip = _clock.boottime() - batch.started_at
-        for entries, reply in answers:
-            if isinstance(reply, ErrorReply):
-                self._report_refused(entries[0], reply)
-                continue
-            owned = set(reply)
-            for entry in entries:
-                if entry.id in owned:
-                    self._ledger.leases.counted(entry, batch.started_at)
-                elif batch.starts:
-                    self._ledger.removals.lose(entry)
-                # Otherwise a transaction whose reply was lost may have acknowledged it.
-        batch.answered(confirmed=True)
 
     def _still_ours(self, entry: Entry) -> bool:
         if self._ledger.may_start(entry):
@@ -213,10 +282,8 @@ class DeliveryCounts:
             self._send(batch)
 
     def _report_refused(self, entry: Entry, reply: ErrorReply) -> None:
-        if not self._refused:
-            self._refused = True
-            facts = {"stream": ascii(entry.shard.stream), "reply": reply.text}
-            self._on_event(Event("count_refused", facts=facts))
+        facts = {"stream": ascii(entry.shard.stream), "reply": reply.text}
+        self._on_event(Event("count_refused", facts=facts))
 
 
 class _CountBatch:
@@ -249,7 +316,7 @@ class _CountBatch:
             key = entry.shard_state.shard, entry.deliveries
             self.groups.setdefault(key, []).append(entry)
 
-    def pages(self, lease: float) -> list[tuple[OwnClaim, Sequence[Entry]]]:
+    def pages(self, lease: float) -> list[_Page]:
         """Return the claims to be sent, each with its entries."""
         return [
             (self._claim(shard, attempt, page, lease), page)

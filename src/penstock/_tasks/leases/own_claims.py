@@ -5,23 +5,33 @@ the server was frozen or the network slow, must not take an entry back from a co
 that has claimed it meanwhile. So a script checks the owner in the same step.
 Where scripts are forbidden, the idle time has to be enough: a claim by another consumer
 has reset it, so XCLAIM is sent with the least idle time that an entry of this consumer
-must have. That works unless the claim is late by half a lease.
+must have. That works unless the claim is late by half a lease. Another claim of this
+consumer that was under way has reset it as well, so what XCLAIM has not claimed need
+not be lost: the server is asked for its owner, and its idle time is demanded then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command, Word
-from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, PendingEntry
 from penstock._tasks.group import Membership
 from penstock.message import Shard
 
-__all__ = ["CommandSender", "OwnClaim", "OwnClaims", "batched", "min_idle"]
+__all__ = [
+    "CommandSender",
+    "OwnClaim",
+    "OwnClaims",
+    "ask_owners",
+    "batched",
+    "may_demand_too_much",
+    "min_idle",
+]
 
 T = TypeVar("T")
 
@@ -124,18 +134,87 @@ class OwnClaims:
         parts = [part for claim in claims for part in claim.parts()]
         sent = [self.command(sender, part) for part in parts]
         answers = (await sender.calls([*sent, *then]))[: len(sent)]
+        sent = await self._without_scripts(sender, parts, sent, answers, then)
+        answers = list(map(self.read, parts, sent, answers))
+        await self._claim_doubtful(sender, parts, sent, answers)
+        replies = iter(answers)
+        return [_joined([next(replies) for _ in claim.parts()]) for claim in claims]
+
+    async def _without_scripts(
+        self,
+        sender: CommandSender,
+        parts: Sequence[OwnClaim],
+        sent: list[Command],
+        answers: list[Any],
+        then: Sequence[Command],
+    ) -> list[Command]:
+        """Send claims again whose scripts were refused, and replace their replies.
+
+        Returns:
+            The latest command of each claim.
+        """
         refused = [
             number
             for number, (command, reply) in enumerate(zip(sent, answers, strict=True))
             if self.script_refused(sender, command, reply)
         ]
-        if refused:
-            again = [self.command(sender, parts[number]) for number in refused]
-            replied = await sender.calls([*again, *then])
-            for number, reply in zip(refused, replied, strict=False):
-                answers[number] = reply
-        replies = map(self.read, parts, sent, answers)
-        return [_joined([next(replies) for _ in claim.parts()]) for claim in claims]
+        if not refused:
+            return sent
+        again, latest = [self.command(sender, parts[n]) for n in refused], [*sent]
+        replied = await sender.calls([*again, *then])
+        for number, command, reply in zip(refused, again, replied, strict=False):
+            latest[number], answers[number] = command, reply
+        return latest
+
+    async def _claim_doubtful(
+        self,
+        sender: CommandSender,
+        parts: Sequence[OwnClaim],
+        sent: Sequence[Command],
+        answers: list[Any],
+    ) -> None:
+        """Claim what is this consumer's and had not been idle for long enough.
+
+        Args:
+            sender: Sends the commands.
+            parts: The claims.
+            sent: Their commands.
+            answers: The replies, to which the ids of such entries are added.
+        """
+        for number, (part, command) in enumerate(zip(parts, sent, strict=True)):
+            reply = answers[number]
+            if isinstance(reply, ErrorReply) or not may_demand_too_much(part, command):
+                continue
+            missing = [id_ for id_ in part.ids if id_ not in set(reply)]
+            if not missing:
+                continue
+            again = self.claim_again(part, await sender.calls(self.ask(part, missing)))
+            if again is not None:
+                [claimed] = await sender.calls([self.command(sender, again)])
+                if not isinstance(claimed, ErrorReply):
+                    answers[number] = [*reply, *claimed]
+
+    def ask(self, claim: OwnClaim, ids: Sequence[bytes]) -> list[Command]:
+        """Return commands that ask for each entry whether this consumer owns it."""
+        return ask_owners(self.member, claim.shard, ids)
+
+    def claim_again(self, claim: OwnClaim, pages: Sequence[Any]) -> OwnClaim | None:
+        """Return the claim of those entries that are this consumer's, if there are any.
+
+        Args:
+            claim: The claim that has not claimed them.
+            pages: The replies to `ask`.
+        """
+        found: list[PendingEntry] = [
+            pending
+            for page in pages
+            if not isinstance(page, ErrorReply)
+            for pending in page
+        ]
+        if not found:
+            return None
+        idle = min(pending.idle for pending in found)
+        return replace(claim, ids=[each.id for each in found], min_idle=idle)
 
     def command(self, sender: CommandSender, claim: OwnClaim) -> Command:
         """Return the command for a claim of a few hundred entries."""
@@ -178,6 +257,31 @@ class OwnClaims:
         if scripted:
             self._no_scripts_on.add(sender.number)
         return scripted
+
+
+def may_demand_too_much(claim: OwnClaim, command: Command) -> bool:
+    """Return whether a claim may miss own entries that have been claimed meanwhile."""
+    return command[0] == b"XCLAIM" and claim.min_idle > 0
+
+
+def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
+    """Return commands that ask for each entry whether this consumer owns it.
+
+    One command from the first to the last id would not do. Any number of own pending
+    entries that the ledger does not know may lie between them: entries whose
+    acknowledgement was dropped because their key had another type for a while, for
+    example.
+
+    Args:
+        member: The consumer's place in the group.
+        shard: The shard of the entries.
+        ids: The ids of the entries.
+    """
+    key, group, name = shard.key, member.group, member.name_in(shard)
+    return [
+        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
+        for id_ in ids
+    ]
 
 
 def _joined(answers: Sequence[Any]) -> list[bytes] | ErrorReply:

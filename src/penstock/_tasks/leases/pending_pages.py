@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Word
-from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.replies import ErrorReply, PendingEntry
 from penstock._tasks.leases.pending_bodies import Ask
 from penstock.message import Shard
 
@@ -15,8 +15,8 @@ __all__ = ["pending_pages"]
 
 async def pending_pages(
     ask: Ask, shard: Shard, group: Word, consumer: str | None, page_size: int
-) -> AsyncGenerator[list[bytes] | ErrorReply, None]:
-    """Yield the ids of pending entries, or at last a refusal.
+) -> AsyncGenerator[Sequence[PendingEntry] | ErrorReply, None]:
+    """Yield pending entries, or at last a refusal.
 
     Args:
         ask: Sends commands.
@@ -36,7 +36,7 @@ async def pending_pages(
             yield page
             return
         if page:
-            yield [pending.id for pending in page]
+            yield page
         if len(page) < page_size:
             return
         after = page[-1].id

@@ -161,8 +161,10 @@ async def _release_stranded(
         async for page in pages:
             if isinstance(page, ErrorReply):
                 refused.append(_Refusal(0, page))
-            else:
-                claim = OwnClaim(shard, page, idle=idle)
+            # Others may have claimed by now what they can claim already.
+            elif kept := [each for each in page if each.idle < idle]:
+                waited = min(each.idle for each in kept)
+                claim = OwnClaim(shard, [each.id for each in kept], waited, idle=idle)
                 answers = await claims.claim(connection, [claim])
                 refused += _refusals([claim], answers)
     return refused

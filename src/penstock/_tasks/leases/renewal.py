@@ -1,21 +1,22 @@
-"""Renewal of leases, and the question of who owns an entry."""
+"""Renewal of leases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, PendingEntry
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
-from penstock.message import Shard
 
-__all__ = ["ask_owners", "renew"]
+__all__ = ["renew"]
 
 
 async def renew(
@@ -46,21 +47,8 @@ async def renew(
     """
     renewals = ledger.to_renew(_clock.boottime())
     late = [due for due in renewals if due.late]
-    kept = [due for due in renewals if not due.late]
-    lost: list[bytes] = []
-    refused: ErrorReply | None = None
-    questions = [ask_owners(member, due.shard_state.shard, due.ids) for due in late]
-    asked = iter(await connection.calls([each for asks in questions for each in asks]))
-    for due, asks in zip(late, questions, strict=True):
-        answers = [next(asked) for _ in asks]
-        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
-        if error is None:
-            owned = [pending.id for page in answers for pending in page]
-            lost += ledger.removals.lose_all_but(due, owned)
-        elif not _is_gone(error):
-            refused = error
-            continue  # other consumers may own the entries, so they are not claimed
-        kept.append(due)
+    owned, lost, refused = await _ask_first(connection, ledger, member, late)
+    kept = [due for due in renewals if not due.late] + owned
     kept = [due for due in kept if due.ids]
     # This process may have stood still since it asked. If the leases seemed to have
     # begun before that, the next claim without a script would demand an idle time that
@@ -70,7 +58,7 @@ async def renew(
     for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
         if not isinstance(reply, ErrorReply):
             lost += ledger.removals.lose_all_but(due, reply)
-            ledger.leases.renewed(due, claimed_at)
+            ledger.leases.renewed(due, claimed_at, frozenset(reply))
         elif _is_gone(reply):
             # Without a group, no other consumer can own the entries. They are handled
             # here, though they may be redelivered.
@@ -78,6 +66,82 @@ async def renew(
         else:
             refused = reply
     return lost, refused
+
+
+async def _ask_first(
+    connection: CommandConnection,
+    ledger: Ledger,
+    member: Membership,
+    late: Sequence[LeaseRenewal],
+) -> tuple[list[LeaseRenewal], list[bytes], ErrorReply | None]:
+    """Ask who owns entries that may belong to other consumers.
+
+    Returns:
+        What may be claimed of the renewals, and what `renew` returns.
+    """
+    kept: list[LeaseRenewal] = []
+    lost: list[bytes] = []
+    refused: ErrorReply | None = None
+    questions = [_ask_for_any_owner(member, due) for due in late]
+    asked_at = _clock.boottime()
+    asked = iter(await connection.calls([each for asks in questions for each in asks]))
+    for due, asks in zip(late, questions, strict=True):
+        answers = [next(asked) for _ in asks]
+        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
+        if error is None:
+            found = _Owners(member, [one for page in answers for one in page])
+            lost += ledger.removals.lose_all_but(due, found.own, found.others)
+            kept.append(_owned(ledger, due, found.own, asked_at))
+        elif _is_gone(error):
+            kept.append(due)
+        else:
+            # Other consumers may own the entries, so they are not claimed.
+            refused = error
+    return kept, lost, refused
+
+
+class _Owners:
+    """The owners of pending entries.
+
+    Args:
+        member: This consumer's place in the group.
+        pending: The entries.
+
+    Attributes:
+        own: The ids of the entries that this consumer owns.
+        others: The ids of those that other consumers own.
+    """
+
+    def __init__(self, member: Membership, pending: Iterable[PendingEntry]) -> None:
+        name = member.name.encode()
+        self.own: set[bytes] = set()
+        self.others: set[bytes] = set()
+        for each in pending:
+            (self.own if each.consumer == name else self.others).add(each.id)
+
+
+def _ask_for_any_owner(member: Membership, due: LeaseRenewal) -> list[Command]:
+    return [
+        commands.xpending_between(
+            due.shard_state.shard.key, member.group, None, low=id_, high=id_, count=1
+        )
+        for id_ in due.ids
+    ]
+
+
+def _owned(
+    ledger: Ledger, due: LeaseRenewal, owned: Collection[bytes], asked_at: float
+) -> LeaseRenewal:
+    """Return the part of a renewal that this consumer owns.
+
+    The rest is pending for nobody: the group was recreated. If it were claimed without
+    a script, it could be taken from a consumer that gets it meanwhile.
+    """
+    parts: dict[bool, list[Entry]] = {True: [], False: []}
+    for entry in due.entries:
+        parts[entry.id in owned].append(entry)
+    ledger.leases.renewed(replace(due, entries=parts[False]), asked_at)
+    return replace(due, entries=parts[True])
 
 
 def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
@@ -88,23 +152,3 @@ def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
 def _is_gone(reply: ErrorReply) -> bool:
     """Return whether there is no group any more, in which an entry has an owner."""
     return reply.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
-
-
-def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
-    """Return commands that ask for each entry whether this consumer owns it.
-
-    One command from the first to the last id would not do. Any number of own pending
-    entries that the ledger does not know may lie between them: entries whose
-    acknowledgement was dropped because their key had another type for a while, for
-    example.
-
-    Args:
-        member: The consumer's place in the group.
-        shard: The shard of the entries.
-        ids: The ids of the entries.
-    """
-    key, group, name = shard.key, member.group, member.name_in(shard)
-    return [
-        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
-        for id_ in ids
-    ]

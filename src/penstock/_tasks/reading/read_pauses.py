@@ -49,6 +49,9 @@ class ReadPauses:
     Args:
         connection: The reader's connection.
         wake: Wakes the reader if it waits for something else than a read.
+
+    Attributes:
+        running: Whether a function is running.
     """
 
     def __init__(self, connection: ReadingConnection, wake: Callable[[], None]) -> None:
@@ -56,6 +59,8 @@ class ReadPauses:
         self._wake = wake
         self._queue: deque[_Queued] = deque()
         self._closed = False
+        self._stopping = False
+        self.running = False
 
     @property
     def any(self) -> bool:
@@ -89,18 +94,25 @@ class ReadPauses:
             ConnectionLost: The connection ended. The function stays queued, for the
                 next connection.
         """
-        while self._queue:
+        while self._queue and not self._stopping:
             asked = self._queue[0]
             asked.begun.set()
             error: PenstockError | None = None
+            self.running = True
             try:
                 await asked.work(self._connection.current)
             except ConnectionLost:
                 raise
             except PenstockError as failure:
                 error = failure
+            finally:
+                self.running = False
             asked.settle(error)
             self._queue.popleft()
+
+    def stop(self) -> None:
+        """Begin no function any more; one that runs is completed."""
+        self._stopping = True
 
     def close(self) -> None:
         """End the pauses: there are no more reads."""

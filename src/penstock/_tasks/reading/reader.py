@@ -167,16 +167,21 @@ class Reader(StoppableTask):
     async def stop(self) -> None:
         """Stop reading; the server ends a read under way, which is not cancelled.
 
-        The server may take any time for that, so set a timeout and then call `cut`.
+        A function between two reads is completed: half a seek would leave entries
+        pending that it was to acknowledge. The server may take any time for both, so
+        set a timeout and then call `cut`.
         """
         self._stopping = True
-        if not self.connection.can_unblock:
+        self.pauses.stop()
+        if not (self.connection.can_unblock or self.pauses.running):
             self.cut()
         await self.connection.unblock_until(self._ended)
 
     async def _read(self) -> None:
         while not self._stopping:
             await self.pauses.run()
+            if self._stopping:
+                return  # it was told to while one of the functions ran
             self._stop_if(await self._checks.before_read())
             budget = self._read_budget()
             read = self._next(budget) if budget else None

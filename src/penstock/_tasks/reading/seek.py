@@ -145,7 +145,7 @@ async def _ack_unheld(
                 # Without a group nothing is pending.
                 return [] if page.kind is ErrorKind.REPAIR else [page]
             kept = ledger.shards.ids(shard)
-            if gone := [id_ for id_ in page if id_ not in kept]:
+            if gone := [each.id for each in page if each.id not in kept]:
                 ack = commands.xack(shard.key, group, gone)
                 [reply] = await connection.calls([ack])
                 if isinstance(reply, ErrorReply):

@@ -122,17 +122,17 @@ class ShardHealth:
             self._mark_broken(position, refused.text)
             return
         # Entries that are in progress here will be read again. The ledger knows them,
-        # so that is no rewind.
+        # so that is no rewind. It has to know now that they are pending for nobody:
+        # another connection may ask for them before the reply to this one is here.
+        self._ledger.shards.group_recreated(shard, _clock.boottime())
         position.highest = EntryId.MIN
         connection = self._connection.current
         made = await rejoin(connection, self._member, shard, position.floor)
         if not isinstance(made, ErrorReply):
-            self._ledger.shards.group_recreated(shard, _clock.boottime())
             self._mark_healed(position)
             after = made.decode()
             self._report("group_recreated", shard, logging.ERROR, after=after)
         elif made.code == "BUSYGROUP":
-            self._ledger.shards.group_recreated(shard, _clock.boottime())
             self._mark_healed(position)  # another consumer has recreated the group
         else:
             self._mark_broken(position, made.text)
