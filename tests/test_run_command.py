@@ -569,6 +569,28 @@ def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
 # -- wrong usage -----------------------------------------------------------------------
 
 
+async def test_several_workers_keep_the_order_of_each_key_in_a_stream_of_shards(
+    run: Run, url: str, stream: str
+) -> None:
+    async with Producer(url, shards=4) as producer:
+        for number in range(400):
+            key = f"k{number % 20}"
+            await producer.enqueue(stream, f"{key} {number}".encode(), key=key)
+            if number == 200:
+                await producer.flush()
+                await run.ready("--workers", "2", target="support.run_app:ordered")
+    await run.has_handled(400)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    handled = [line.split() for line in run.handled()]
+    assert len(handled) == 400
+    by_key: dict[str, list[int]] = {}
+    for key, sent in handled:
+        by_key.setdefault(key, []).append(int(sent))
+    assert all(numbers == sorted(numbers) for numbers in by_key.values())
+    assert run.output().count("shards_owned") == 2
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "words"),
     [
