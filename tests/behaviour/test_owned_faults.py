@@ -136,27 +136,34 @@ async def test_nothing_is_lost_where_connections_are_cut_while_members_come_and_
     ):
         options: dict[str, Any]
         options = {"url": link.url, "ownership": SHORT, "open_timeout": 20}
-        cutting = asyncio.create_task(cut_now_and_then(link, chance))
-        try:
-            async with load(group):
-                await group.join("m0", **options)
+        async with load(group):
+            await group.join("m0", **options)
+            async with cuts(link, chance):
                 for count in range(1, 8):
                     if len(group.members) > 1 and chance.random() < 0.4:
                         await group.leave(chance.choice(group.members))
                     else:
                         await group.join(f"m{count}", **options)
                     await asyncio.sleep(chance.choice([0, 0.1, 0.3]))
-        finally:
-            cutting.cancel()
-            await asyncio.wait([cutting])
         await group.settle()
         assert_in_order(group)
 
 
-async def cut_now_and_then(link: Proxy, chance: random.Random) -> None:
-    while True:
-        await asyncio.sleep(chance.uniform(0.05, 0.3))
-        link.cut()
+@asynccontextmanager
+async def cuts(link: Proxy, chance: random.Random) -> AsyncIterator[None]:
+    """Cut all connections now and then during a block."""
+
+    async def cut() -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(0.05, 0.4))
+            link.cut()
+
+    task = asyncio.create_task(cut())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_group_whose_hash_is_deleted_goes_on_and_writes_it_again(

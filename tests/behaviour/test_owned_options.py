@@ -21,7 +21,7 @@ from penstock import (
 )
 from support.owned_group import do_nothing, open_group
 from support.server import with_login
-from support.waiting import eventually, send
+from support.waiting import eventually, numbers, pending, read, send
 
 
 async def nothing(_: tuple[Shard, ...]) -> None: ...
@@ -180,3 +180,24 @@ async def test_opening_and_closing_at_once_leaves_no_shard_owned(
         await group.join("last")
         await group.finish()
         await group.settle()
+
+
+async def test_cancelling_all_tasks_before_closing_loses_no_outcome(
+    url: str, stream: str, redis: Any
+) -> None:
+    """As the end of `asyncio.run` does; the shards are free after a lease."""
+    consumer = Consumer(stream, url=url, group="g", ownership=Owned(lease=1))
+    await consumer.start()
+    await send(url, stream, *range(5))
+    for message in await read(consumer, 2):
+        message.ack()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    began = time.monotonic()
+    await consumer.aclose()
+    assert time.monotonic() - began < 5  # far less than `close_timeout`
+    assert await pending(redis, stream, "g") <= 3
+    async with Consumer(stream, url=url, group="g", ownership="owned") as second:
+        assert numbers(await read(second, 3)) == [2, 3, 4]

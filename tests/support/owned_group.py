@@ -214,7 +214,9 @@ class OwnedGroup:
             await eventually(self.all_ended, within=30)
         except AssertionError as error:
             missing = sorted(set(range(self.sent)) - set(self.ended))
-            raise AssertionError(f"not handled: {missing[:20]}") from error
+            said = [(m.label, m.consumer.name, m.owned) for m in self.members]
+            facts = f"{missing[:20]}, {said}, {await self.owners()}"
+            raise AssertionError(f"not handled: {facts}") from error
 
     def numbers(self) -> list[int]:
         """Return the numbers of all starts, sorted."""
