@@ -201,3 +201,50 @@ async def test_cancelling_all_tasks_before_closing_loses_no_outcome(
     assert await pending(redis, stream, "g") <= 3
     async with Consumer(stream, url=url, group="g", ownership="owned") as second:
         assert numbers(await read(second, 3)) == [2, 3, 4]
+
+
+async def test_members_without_channels_find_changes_by_their_beats(
+    url: str, stream: str, redis: Any
+) -> None:
+    user = f"{stream}-user"
+    rules = ["on", ">secret", "~*", "resetchannels", "+@all"]
+    await redis.execute_command("ACL", "SETUSER", user, *rules)
+    options: dict[str, Any] = {"url": with_login(url, user, "secret")}
+    options["ownership"] = Owned(lease=1)
+    try:
+        async with open_group(url, stream, redis, 8) as group:
+            first = await group.join("first", **options)
+            await group.settle()
+            await group.join("second", **options)
+            await group.settle()
+            await group.leave(first)
+            await group.settle()
+            await group.send(20)
+            await group.finish()
+            assert group.numbers() == list(range(group.sent))
+    finally:
+        await redis.acl_deluser(user)
+
+
+async def test_closed_members_leave_no_connection_task_or_consumer_behind(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with open_group(url, stream, redis, 4) as group:
+        clients = len(await redis.client_list())
+        tasks = len(asyncio.all_tasks())
+        for turn in range(4):
+            pair = [await group.join(f"{turn}{label}") for label in "ab"]
+            await group.settle()
+            await group.send(10)
+            await group.finish()
+            for member in pair:
+                await group.leave(member)
+
+        async def clients_are_gone() -> bool:
+            return len(await redis.client_list()) <= clients
+
+        await eventually(clients_are_gone)
+        assert len(asyncio.all_tasks()) == tasks
+        for number in range(4):
+            consumers = await redis.xinfo_consumers(f"{stream}:{number}", "g")
+            assert len(consumers) <= 1
