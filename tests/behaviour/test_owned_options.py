@@ -21,7 +21,7 @@ from penstock import (
 )
 from support.owned_group import do_nothing, open_group
 from support.server import with_login
-from support.waiting import eventually, send
+from support.waiting import eventually, numbers, pending, read, send
 
 
 async def nothing(_: tuple[Shard, ...]) -> None: ...
@@ -180,3 +180,71 @@ async def test_opening_and_closing_at_once_leaves_no_shard_owned(
         await group.join("last")
         await group.finish()
         await group.settle()
+
+
+async def test_cancelling_all_tasks_before_closing_loses_no_outcome(
+    url: str, stream: str, redis: Any
+) -> None:
+    """As the end of `asyncio.run` does; the shards are free after a lease."""
+    consumer = Consumer(stream, url=url, group="g", ownership=Owned(lease=1))
+    await consumer.start()
+    await send(url, stream, *range(5))
+    for message in await read(consumer, 2):
+        message.ack()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    began = time.monotonic()
+    await consumer.aclose()
+    assert time.monotonic() - began < 5  # far less than `close_timeout`
+    assert await pending(redis, stream, "g") <= 3
+    async with Consumer(stream, url=url, group="g", ownership="owned") as second:
+        assert numbers(await read(second, 3)) == [2, 3, 4]
+
+
+async def test_members_without_channels_find_changes_by_their_beats(
+    url: str, stream: str, redis: Any
+) -> None:
+    user = f"{stream}-user"
+    rules = ["on", ">secret", "~*", "resetchannels", "+@all"]
+    await redis.execute_command("ACL", "SETUSER", user, *rules)
+    options: dict[str, Any] = {"url": with_login(url, user, "secret")}
+    options["ownership"] = Owned(lease=1)
+    try:
+        async with open_group(url, stream, redis, 8) as group:
+            first = await group.join("first", **options)
+            await group.settle()
+            await group.join("second", **options)
+            await group.settle()
+            await group.leave(first)
+            await group.settle()
+            await group.send(20)
+            await group.finish()
+            assert group.numbers() == list(range(group.sent))
+    finally:
+        await redis.acl_deluser(user)
+
+
+async def test_closed_members_leave_no_connection_task_or_consumer_behind(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with open_group(url, stream, redis, 4) as group:
+        clients = len(await redis.client_list())
+        tasks = len(asyncio.all_tasks())
+        for turn in range(4):
+            pair = [await group.join(f"{turn}{label}") for label in "ab"]
+            await group.settle()
+            await group.send(10)
+            await group.finish()
+            for member in pair:
+                await group.leave(member)
+
+        async def clients_are_gone() -> bool:
+            return len(await redis.client_list()) <= clients
+
+        await eventually(clients_are_gone)
+        assert len(asyncio.all_tasks()) == tasks
+        for number in range(4):
+            consumers = await redis.xinfo_consumers(f"{stream}:{number}", "g")
+            assert len(consumers) <= 1

@@ -136,6 +136,12 @@ async def test_a_failing_message_gets_into_the_dead_letters_once_whoever_owns_it
 
             await eventually(tried)
             await group.leave(member)
+        await group.join("last", retry=retry, dead_letters=dead)
+
+        async def others_ended() -> bool:
+            return {3, *group.ended} == set(range(group.sent))
+
+        await eventually(others_ended)
         starts = Counter(start.number for start in group.starts)
         assert starts == {number: 5 if number == 3 else 1 for number in range(10)}
         attempts_3 = [each.attempt for each in group.starts if each.number == 3]

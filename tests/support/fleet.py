@@ -160,6 +160,8 @@ class Fleet:
         claim: The arguments of `Claim`.
         run: The arguments of `run`.
         close_timeout: The `close_timeout` of the consumers.
+        ownership: The arguments of `Owned`, if the consumers own shards.
+        shards: The number of shards of the stream, if it has shards.
         processes: All processes so far.
     """
 
@@ -170,6 +172,8 @@ class Fleet:
     claim: dict[str, Any] = field(default_factory=lambda: {"idle": 1, "interval": 0.2})
     run: dict[str, Any] = field(default_factory=dict)
     close_timeout: float = 10.0
+    ownership: dict[str, Any] | None = None
+    shards: int | None = None
     processes: list[WorkerProcess] = field(default_factory=list)
 
     async def start(
@@ -181,6 +185,7 @@ class Fleet:
         settings: dict[str, Any]
         settings = {"retry": self.retry, "claim": self.claim, "run": self.run}
         settings["close_timeout"] = self.close_timeout
+        settings["ownership"] = self.ownership
         settings["restart"] = restart
         names = {"url": url or self.url, "stream": self.stream, "name": name}
         await process.start({**names, **settings})
@@ -193,7 +198,7 @@ class Fleet:
 
     async def send(self, *payloads: str, first: int = 0, keys: int = 0) -> None:
         """Number payloads and send them in this order, with `keys` keys in turn."""
-        async with Producer(self.url) as producer:
+        async with Producer(self.url, shards=self.shards) as producer:
             for number, what in enumerate(payloads, first):
                 key = f"k{number % keys}" if keys else None
                 payload = f"{number} {what}".encode()

@@ -155,7 +155,7 @@ class OwnedGroup:
 
     # -- who owns what -----------------------------------------------------------------
 
-    def keys(self) -> list[bytes]:
+    def owner_keys(self) -> list[bytes]:
         """Return the keys of the shards' hashes."""
         shards = (numbered(self.stream, number) for number in range(self.shards))
         return [owner_key(shard.key, "g") for shard in shards]
@@ -163,7 +163,7 @@ class OwnedGroup:
     async def owners(self) -> dict[int, str]:
         """Return the member's name of each shard that is owned, by the server."""
         async with self.redis.pipeline(transaction=False) as pipeline:
-            for key in self.keys():
+            for key in self.owner_keys():
                 pipeline.hget(key, "owner")
             replies = await pipeline.execute()
         return {n: owner.decode() for n, owner in enumerate(replies) if owner}
@@ -171,7 +171,7 @@ class OwnedGroup:
     async def epochs(self) -> dict[int, int]:
         """Return the number of each shard's present or last ownership."""
         async with self.redis.pipeline(transaction=False) as pipeline:
-            for key in self.keys():
+            for key in self.owner_keys():
                 pipeline.hget(key, "number")
             replies = await pipeline.execute()
         return {n: int(number) for n, number in enumerate(replies) if number}
@@ -214,7 +214,9 @@ class OwnedGroup:
             await eventually(self.all_ended, within=30)
         except AssertionError as error:
             missing = sorted(set(range(self.sent)) - set(self.ended))
-            raise AssertionError(f"not handled: {missing[:20]}") from error
+            said = [(m.label, m.consumer.name, m.owned) for m in self.members]
+            facts = f"{missing[:20]}, {said}, {await self.owners()}"
+            raise AssertionError(f"not handled: {facts}") from error
 
     def numbers(self) -> list[int]:
         """Return the numbers of all starts, sorted."""

@@ -14,7 +14,8 @@ Each line of the journal is one write(2) that precedes its consequences, so the 
 survives the process. It has the time, by the clock that all processes of a machine
 share, and
 
-- `start <number> <attempt> <key> <id>`, before the handler does anything;
+- `start <number> <attempt> <key> <id> <shard> <epoch>`, before the handler does
+  anything;
 - `end <number>` or `fail <number>`, before its outcome can be sent to the server;
   followed by `lost` if another consumer had claimed the message by then;
 - `taken <id> …`: pending entries that were recovered or claimed;
@@ -37,7 +38,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from penstock import Claim, Consumer, Event, Message, Retry
+from penstock import Claim, Consumer, Event, Message, Owned, Retry
 from penstock._core.ledger.deliveries import Deliveries
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
@@ -65,7 +66,8 @@ class ScriptedHandler:
     async def handle(self, message: Message[bytes]) -> None:
         """Handle a message."""
         number, what, *more = message.payload.decode().split()
-        self.write("start", number, message.attempt, message.key, message.id)
+        where = message.id, message.shard, message.epoch
+        self.write("start", number, message.attempt, message.key, *where)
         if what == "sleep":
             await asyncio.sleep(float(more[0]))
         elif what == "count":
@@ -116,6 +118,14 @@ def journal_recovered(worker: ScriptedHandler) -> Iterator[None]:
         yield
 
 
+def sharing(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return how the consumer shares the stream with the others of its group."""
+    ownership = settings["ownership"]
+    if ownership is None:
+        return {"name": settings["name"], "claim": Claim(**settings["claim"])}
+    return {"ownership": Owned(**ownership)}
+
+
 async def main(settings: dict[str, Any], worker: ScriptedHandler) -> None:
     """Consume until SIGTERM."""
     stop = asyncio.Event()
@@ -127,11 +137,10 @@ async def main(settings: dict[str, Any], worker: ScriptedHandler) -> None:
         settings["stream"],
         url=settings["url"],
         group="g",
-        name=settings["name"],
-        claim=Claim(**settings["claim"]),
         retry=Retry(**settings["retry"]),
         on_event=worker.event,
         close_timeout=settings["close_timeout"],
+        **sharing(settings),
     )
     async with consumer:
         worker.write("ready")

@@ -164,6 +164,10 @@ class OwnedStreams(StoppableTask):
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background, until it is done or everything is cut."""
+        if self.has_ended:
+            # Cancelled beside all other tasks, for example by asyncio.run(). Then the
+            # shards are free after a lease.
+            return
         assert self._group is not None  # noqa: S101 - `open` waits for it
         self._group.start_soon(self._until_closing, work)
 
@@ -221,6 +225,8 @@ class OwnedStreams(StoppableTask):
 
     async def closed(self) -> None:
         """Wait until no shard is left."""
-        while not all(member.is_out for member in self._members.values()):
+        while not (
+            self.has_ended or all(each.is_out for each in self._members.values())
+        ):
             self.look()
             await self._changes.wait()
