@@ -10,7 +10,8 @@ from typing import Any
 from penstock import Consumer, Message, Owned, Shard, StreamMissing, admin
 from support.waiting import eventually, record_shards
 
-OWNED = Owned(lease=5, drain=60)
+LEASE = 5
+OWNED = Owned(lease=LEASE, drain=60)
 
 
 @asynccontextmanager
@@ -61,7 +62,7 @@ async def test_consumers_hand_a_moved_shard_over_and_leave_it_there(
         after = await owners(url, stream)
         assert after[number] == "b"
         assert sorted(map(str, after)) == ["a", "a", "b", "b"]
-        await asyncio.sleep(2.5 * OWNED.lease / 5)  # two beats of each member
+        await asyncio.sleep(2.5 * LEASE / 5)  # two beats of each member
         assert await owners(url, stream) == after
 
 
@@ -69,7 +70,7 @@ async def test_force_takes_a_shard_from_a_consumer_whose_handler_hangs(
     url: str, stream: str, redis: Any
 ) -> None:
     await record_shards(redis, stream, 2)
-    hang, started, lost = asyncio.Event(), [], []
+    hang, started, lost = asyncio.Event(), list[str](), list[int]()
 
     async def handle_for_ever(message: Message[bytes]) -> None:
         started.append("a")
@@ -101,7 +102,7 @@ async def test_force_takes_a_shard_from_a_consumer_whose_handler_hangs(
         await redis.xadd(f"{stream}:{number}", {"msg": b"x"})
         await eventually(lambda: is_handled(1))
         await admin.move(stream, "g", number, "b", url=url)
-        await asyncio.sleep(OWNED.lease / 5)
+        await asyncio.sleep(LEASE / 5)
         assert (await owners(url, stream))[number] == "a"
         moved = await admin.move(stream, "g", number, "b", url=url, force=True)
         assert moved.freed == "a"
