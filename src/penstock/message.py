@@ -352,6 +352,8 @@ class Message(Struct, Generic[T_co], eq=False, gc=False):
     def lease_left(self) -> float:
         """Return the seconds after which others could claim it if this process stopped.
 
+        With owned shards these are those of its shard.
+
         While the process lives the lease is renewed. Infinite in REALTIME and in a
         replay, 0 once the message has an outcome or is lost.
         """

@@ -126,3 +126,13 @@ def test_an_entry_has_the_epoch_under_which_it_was_read(epoch: int) -> None:
     old = ledger.start_next()
     ledger.shards.own(A, epoch + 1, b"8:a:r.2")
     assert old.epoch == epoch
+
+
+def test_the_lease_of_an_entry_is_that_of_its_shard() -> None:
+    ledger = owned()
+    ledger.read(1)
+    entry = ledger.start_next()
+    assert ledger.leases.left(entry, 3.0) == NEVER
+    entry.shard_state.owned_until = 10.0
+    assert ledger.leases.left(entry, 3.0) == 7.0
+    assert ledger.leases.left(entry, 11.0) == 0.0

@@ -271,7 +271,7 @@ def test_what_consumers_have_that_own_nothing_is_claimed_once_at_a_time() -> Non
 
 def test_it_is_known_until_when_handlers_may_start() -> None:
     assert taken().starts_until == NEVER
-    assert live().starts_until == 10.0
+    assert (live().starts_until, live().owned_until) == (10.0, 10.0)
 
 
 def test_a_read_behind_which_another_token_stands_is_not_believed() -> None:

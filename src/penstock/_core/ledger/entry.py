@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -130,6 +131,7 @@ class ShardState:
         epoch: The number of the ownership under which the entries were read; 0 if the
             shard is not owned.
         token: The token of that ownership; empty if the shard is not owned.
+        owned_until: When the lease of the shard ends, if it is owned.
     """
 
     shard: Shard
@@ -148,6 +150,7 @@ class ShardState:
     replaced: bool = False
     epoch: int = 0
     token: bytes = b""
+    owned_until: float = inf
 
     def awaits_any(self, deleted: Collection[bytes]) -> bool:
         """Return whether the server has not confirmed all of these deleted ids."""

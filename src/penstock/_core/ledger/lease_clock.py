@@ -187,7 +187,8 @@ class LeaseClock:
         if not self._acknowledges:
             return inf
         if entry.state in WITH_HANDLER or entry.state is UNSETTLED:
-            return max(0.0, entry.leased_at + self._lease - now)
+            ends = min(entry.leased_at + self._lease, entry.shard_state.owned_until)
+            return max(0.0, ends - now)
         return 0.0
 
 

@@ -90,6 +90,11 @@ class ShardSteps:
         return self.state is ShardState.LIVE and now < self._lease.until
 
     @property
+    def owned_until(self) -> float:
+        """When the lease ends, if nothing renews it."""
+        return self._lease.until
+
+    @property
     def starts_until(self) -> float:
         """When no more handlers may start; infinite if none may start now."""
         live = self.state is ShardState.LIVE

@@ -187,8 +187,10 @@ class EntryQueue:
                 self.guard_member.look()
         ended = self._begin_turn()
         # The reply may have waited in the socket while this process stood still. The
-        # leases of what it counted may be over by now, so the server is asked again.
-        late = any(entry.leased_at <= ended for entry in started)
+        # leases of what it counted, or of its shard, may be over by now, so the server
+        # is asked again.
+        is_held = self._ledger.work.is_held
+        late = any(entry.leased_at <= ended or is_held(entry) for entry in started)
         if not (late or self.gate.shut):
             return started
         for entry in reversed(started):

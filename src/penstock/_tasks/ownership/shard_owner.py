@@ -114,6 +114,7 @@ class ShardOwner:
     def _adapt(self) -> None:
         """Hold the shard's entries, or let them start; end what has ended."""
         parts, state = self._parts, self.core.state
+        parts.ledger.shards.of(self.shard).owned_until = self.core.owned_until
         startable = self.core.may_start(_clock.boottime())
         if startable != self._startable:
             self._startable = startable
