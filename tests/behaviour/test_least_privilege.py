@@ -15,11 +15,12 @@ import pytest
 
 from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
 from penstock._tasks.leases import dead_consumers
-from support import roles
+from support import owner_roles, roles
 from support.events import Events
+from support.owner_roles import LEASE
 from support.roles import Context, Scenario
 from support.server import with_login
-from support.waiting import calls, eventually
+from support.waiting import calls, eventually, read
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 
@@ -67,6 +68,15 @@ PLAIN: dict[str, list[Scenario]] = {
         roles.claims,
         roles.releases,
     ],
+    "owner": [
+        owner_roles.owns_shards,
+        owner_roles.owns_one_key,
+        owner_roles.takes_what_is_pending,
+        owner_roles.hands_over,
+        owner_roles.owns_after_cuts,
+        owner_roles.retries,
+        owner_roles.writes_dead_letters,
+    ],
     "operator": [roles.inspects_a_group],
 }
 MORE: dict[str, list[Scenario]] = {
@@ -87,6 +97,13 @@ MORE: dict[str, list[Scenario]] = {
         roles.removes_dead_consumers,
         roles.seeks,
         roles.reports_its_lag,
+    ],
+    "owner": [
+        owner_roles.releases,
+        owner_roles.searches_for_shards,
+        owner_roles.removes_former_consumers,
+        owner_roles.restores_a_record,
+        owner_roles.reports_its_lag,
     ],
     "operator": [
         roles.resets,
@@ -119,6 +136,7 @@ class Without(NamedTuple):
 WAITS = roles.closes_while_it_waits
 RESTARTS = roles.reads_after_a_restart
 SILENT = Without(WAITS)
+OWNS = owner_roles.owns_shards
 
 # By role, the effect of leaving out one word. A word that is not listed here is not
 # needed, or not tested.
@@ -210,6 +228,53 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+client|id": SILENT,
         "+client|unblock": SILENT,
         "+info": SILENT,
+    },
+    "owner": {
+        "~orders": Without(owner_roles.owns_one_key, AccessError, named=False),
+        "~orders:*": Without(OWNS, AccessError, named=False),
+        "~{orders}.shards": Without(OWNS, AccessError, named=False),
+        "~{orders}.members:*": Without(OWNS, AccessError, named=False),
+        "~{orders}.owner:*": Without(
+            owner_roles.owns_one_key, AccessError, named=False
+        ),
+        "~{orders:*}.owner:*": Without(OWNS, AccessError, named=False),
+        "~orders.dead": Without(
+            owner_roles.writes_dead_letters,
+            AssertionError,
+            "dead_letters_refused",
+            named=False,
+        ),
+        "+eval": Without(OWNS, ConfigurationError, named=False),
+        **dict.fromkeys(
+            (
+                *("+get", "+time", "+hget", "+hmget", "+hgetall", "+hset", "+hdel"),
+                *("+xreadgroup", "+xgroup|create", "+xpending", "+xclaim", "+xack"),
+            ),
+            Without(OWNS, AccessError),
+        ),
+        "+xrange": Without(owner_roles.takes_what_is_pending, AccessError),
+        "+xadd": Without(
+            owner_roles.writes_dead_letters, AssertionError, "dead_letters_refused"
+        ),
+        "+set": Without(owner_roles.restores_a_record),
+        "+exists": Without(OWNS),
+        "+type": Without(owner_roles.searches_for_shards, AccessError),
+        "+subscribe": Without(owner_roles.hands_over),
+        "+publish": Without(owner_roles.hands_over),
+        "&penstock:owners:orders:*": Without(owner_roles.hands_over, named=False),
+        "+xinfo|consumers": Without(
+            owner_roles.removes_former_consumers, AssertionError, "reaping_refused"
+        ),
+        "+xgroup|delconsumer": Without(
+            owner_roles.removes_former_consumers, AssertionError, "reaping_refused"
+        ),
+        "+xinfo|groups": Without(OWNS),
+        "+xinfo|stream": Without(owner_roles.reports_its_lag, AssertionError),
+        "+multi": Without(owner_roles.reports_its_lag, AssertionError),
+        "+exec": Without(owner_roles.reports_its_lag, AssertionError),
+        "+client|id": Without(OWNS),
+        "+client|unblock": Without(owner_roles.hands_over),
+        "+info": Without(OWNS),
     },
     "operator": {
         "~orders": Without(roles.inspects_a_group, AccessError, named=False),
@@ -533,3 +598,42 @@ async def test_the_permissions_of_all_three_pages_are_enough_for_an_operator(
         await roles.trims(context)
     finally:
         await redis.acl_deluser(user)
+
+
+OWNER_TAKEN = ("hget", "hset", "hmget", "xpending", "xclaim", "xack", "eval")
+
+
+@pytest.mark.parametrize("word", OWNER_TAKEN)
+async def test_a_permission_that_an_owner_loses_for_a_while_loses_nothing(
+    word: str, redis: Any, enter: Enter
+) -> None:
+    """It is reported, not asked for in a hot loop, and given back is enough."""
+    async with enter(all_words(ROLES["owner"])) as context:
+        await owner_roles.adds(context, 0, 1)
+        change = ("ACL", "SETUSER", context.user)
+        async with owner_roles.owner(context) as consumer:
+            assert len(await read(consumer, 2)) == 2
+            await redis.execute_command(*change, f"-{word}")
+            await owner_roles.adds(context, 2, 3)
+            before = await commands_of_all(redis)
+            got = [await consumer.next(timeout=LEASE * 0.8) for _ in range(2)]
+            if word not in {"hmget", "xclaim"}:  # a TAKE needs them
+                await eventually(lambda: _is_refused(context))
+            assert await commands_of_all(redis) - before < 200
+            await redis.execute_command(*change, f"+{word}")
+            await owner_roles.adds(context, 4, 5)
+            handled = {int(message.payload) for message in got if message}
+            while not handled >= {2, 3, 4, 5}:
+                message = await consumer.next(timeout=10)
+                assert message is not None, handled
+                handled.add(int(message.payload))
+        assert await owner_roles.none_pending(context)
+
+
+async def _is_refused(context: Context) -> bool:
+    names = {event.name for event in context.events}
+    return bool(names & {"ownership_refused", "commit_refused", "read_refused"})
+
+
+async def commands_of_all(redis: Any) -> int:
+    return int((await redis.info("stats"))["total_commands_processed"])

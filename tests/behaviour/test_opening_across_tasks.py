@@ -81,6 +81,8 @@ def create(kind: str, url: str, stream: str) -> Any:
         return Producer(url)
     if kind == "consumer":
         return Consumer(stream, url=url, group="g")
+    if kind == "owned":
+        return Consumer(stream, url=url, group="g", ownership="owned")
     if kind == "realtime":
         return Consumer(stream, url=url)
     if kind == "admin":
@@ -93,7 +95,7 @@ def create(kind: str, url: str, stream: str) -> Any:
     return router if kind == "router" else router.running()
 
 
-KINDS = ("producer", "consumer", "realtime", "admin", "router", "running")
+KINDS = ("producer", "consumer", "owned", "realtime", "admin", "router", "running")
 BLOCKS = tuple(kind for kind in KINDS if kind != "router")
 
 

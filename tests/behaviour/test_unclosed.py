@@ -27,6 +27,7 @@ LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 OPENINGS = {
     "producer": "Producer(url)",
     "consumer": "Consumer(stream, url=url, group='g')",
+    "owned": "Consumer(stream, url=url, group='o', ownership='owned')",
     "realtime": "Consumer(stream, url=url)",
     "delayed": "Consumer(stream, url=url, group='g', auto_commit=DELAYED)",
     "router": "router_of(url, stream)",
@@ -80,7 +81,10 @@ def only_warnings(text: str, name: str) -> None:
     ]
 
 
-NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
+NAMES = {
+    "router": "Running",
+    **dict.fromkeys(("owned", "realtime", "delayed"), "Consumer"),
+}
 
 
 async def run_for_each(

@@ -53,6 +53,11 @@ class Membership:
         """Return the name under which the consumer reads a shard."""
         return self.name
 
+    @property
+    def others_claim(self) -> bool:
+        """Whether other consumers claim what this one releases, so that it says so."""
+        return True
+
 
 def refusal(server: str, what: str, error: ErrorReply) -> ServerError:
     """Return the exception for an error reply.

@@ -9,6 +9,7 @@ import pytest
 from penstock._core.protocol import ownership_replies as replies
 from penstock._core.protocol import ownership_scripts as scripts
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.ownership_check import check
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock._core.protocol.reply_parsing import parse
 
@@ -20,6 +21,7 @@ TAKE = scripts.take(
 KEEP = scripts.keep(b"o", b"t", lease=10)
 FREE = scripts.free(b"o", b"t")
 GUARD = scripts.guard(b"s", b"o", "g", b"t", consumer="a#1")
+CHECK = check(b"s", b"o", "g")
 
 
 def read(command: Command, reply: Any) -> Any:
@@ -34,7 +36,7 @@ def read(command: Command, reply: Any) -> Any:
         (BEAT, [1, 0, None, [b"a", 0]], replies.Beaten(0, None, {"a": 1})),
         (ASSIGN, [1, 4], replies.Assigned(stored=True, version=4)),
         (scripts.leave(b"m", "a"), 1, 1),
-        (TAKE, [b"yours", 4, 1], replies.Taken(4, more=True)),
+        (TAKE, [b"yours", 4, 1, b""], replies.Taken(4, more=True)),
         (TAKE, [b"held", 400], replies.Refused("held", 400)),
         (TAKE, [b"old", 4], replies.Refused("old", 4)),
         (TAKE, [b"stale", 0], replies.Refused("stale", 0)),
@@ -50,6 +52,18 @@ def read(command: Command, reply: Any) -> Any:
 )
 def test_a_reply_is_a_value(command: Command, reply: Any, value: object) -> None:
     assert read(command, reply) == value
+
+
+def test_a_check_tells_the_commands_that_are_not_allowed() -> None:
+    denied = b"ACL failure in script: User u has no permissions to run the 'hget' ..."
+    errors = [b"HGET", denied, b"XCLAIM", b"ERR Unrecognized XCLAIM option '!'"]
+    found = read(CHECK, [*errors, b"XPENDING", b"NOGROUP No such key"])
+    assert [(name, error.code) for name, error in found.items()] == [("HGET", "NOPERM")]
+
+
+def test_a_shard_is_taken_even_if_former_consumers_are_not_removed() -> None:
+    taken = read(TAKE, [b"yours", 4, 0, b"ERR refused"])
+    assert (taken.number, taken.more, taken.kept.text) == (4, False, "ERR refused")
 
 
 def test_a_refused_command_of_a_guard_is_an_error() -> None:
@@ -68,7 +82,10 @@ def test_a_refused_command_of_a_guard_is_an_error() -> None:
         (BEAT, [1, 3, None, [b"\xff", 1]]),
         (BEAT, [1, 3, None, [b"a", b"x"]]),
         (ASSIGN, 1),
-        (TAKE, [b"yours", 4]),
+        (TAKE, [b"yours", 4, 1]),
+        (CHECK, [b"HGET"]),
+        (CHECK, [b"HGET", 1]),
+        (CHECK, b"HGET"),
         (TAKE, [b"others", 4]),
         (TAKE, 3),
         (KEEP, [1]),

@@ -25,6 +25,7 @@ from penstock._core.protocol import (
 from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.fencing import Fence
+from penstock._core.protocol.ownership_check import check
 from penstock._core.protocol.replies import (
     Claimed,
     ConsumerInfo,
@@ -358,6 +359,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
     "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
     "a record that was replaced": (scripts.replace(b"k", b"", b"new"), ":1", 1),
+    "a field": (commands.hget(b"k", b"f"), "$3 old", b"old"),
+    "no field": (commands.hget(b"k", b"f"), "$-1", None),
     "a string": (commands.get(b"k"), "$3 old", b"old"),
     "no string": (commands.get(b"k"), "$-1", None),
     "several strings": (commands.mget([b"k", b"l"]), "*2 $-1 $3 old", [None, b"old"]),
@@ -378,6 +381,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*4 :1 :3 $1 x *2 $1 a :2",
         ownership_replies.Beaten(3, b"x", {"a": 2}),
     ),
+    "a check of permissions": (check(b"s", b"o", "g"), "*2 $4 HGET $3 ERR", {}),
     "a target": (
         owned.assign(b"m", seen=1, least=0, target=b"x"),
         "*2 :1 :2",
@@ -386,7 +390,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a member that leaves": (owned.leave(b"m", "a"), ":1", 1),
     "a shard taken": (
         TAKE,
-        "*3 $5 yours :4 :0",
+        b"*4\r\n$5\r\nyours\r\n:4\r\n:0\r\n$0\r\n\r\n",
         ownership_replies.Taken(4, more=False),
     ),
     "a shard not taken": (

@@ -94,10 +94,13 @@ class Taken(NamedTuple):
     Attributes:
         number: The number of the ownership.
         more: Whether entries are left that are pending for others.
+        kept: Why consumers of former ownerships could not be removed, if they could
+            not.
     """
 
     number: int
     more: bool
+    kept: ErrorReply | None = None
 
 
 class Refused(NamedTuple):
@@ -138,7 +141,7 @@ class Guarded(NamedTuple):
     replies: Sequence[Any]
 
 
-_taken_typed: Final = typed(tuple[bytes, int, int])
+_taken_typed: Final = typed(tuple[bytes, int, int, bytes])
 _refused_typed: Final = typed(tuple[bytes, int])
 _kept_typed: Final = typed(tuple[int, bytes])
 _fenced_typed: Final = typed(tuple[bytes, bytes])
@@ -153,8 +156,9 @@ def read_taken(command: Command, reply: Any) -> Taken | Refused:
         ProtocolError: It is malformed.
     """
     if type(reply) is list and reply[:1] == [b"yours"]:
-        _, number, more = _taken_typed(command, reply)
-        return Taken(number, bool(more))
+        _, number, more, kept = _taken_typed(command, reply)
+        refusal = ErrorReply(kept.decode(errors="replace")) if kept else None
+        return Taken(number, bool(more), refusal)
     why, value = _refused_typed(command, reply)
     if why not in _REFUSALS:
         raise ProtocolError

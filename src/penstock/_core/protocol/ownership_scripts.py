@@ -205,18 +205,22 @@ local token = whole(number) .. ':' .. me .. ':' .. run .. '.' .. ARGV[5]
 redis.call('HSET', owner, 'token', token, 'owner', me, 'number', whole(number),
   'until', whole(now + lease), 'v', whole(v), 'run', run, 'serial', ARGV[5])
 local name = me .. '#' .. whole(number)
-if again then return {'yours', number, 1} end
+if again then return {'yours', number, 1, ''} end
 local _, more = claim(key, group, name, pending, 0)
-for _, facts in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
+local consumers = redis.pcall('XINFO', 'CONSUMERS', key, group)
+local refused = consumers.err or ''
+if refused ~= '' then consumers = {} end
+for _, facts in ipairs(consumers) do
   local other = {}
   for i = 1, #facts, 2 do other[facts[i]] = facts[i + 1] end
   local called = other['name']
   if other['pending'] == 0 and called ~= name and (
       string.find(called, '#%d+$') or string.find(called, '#%d+%.%d+$')) then
-    redis.call('XGROUP', 'DELCONSUMER', key, group, called)
+    local gone = redis.pcall('XGROUP', 'DELCONSUMER', key, group, called)
+    if type(gone) == 'table' then refused = gone.err end
   end
 end
-return {'yours', number, more}
+return {'yours', number, more, refused}
 """
 )
 
@@ -280,7 +284,7 @@ def take(
     Refused if a newer target has been seen here, if the shard is another's whose lease
     runs, or if this member has asked for it again since. Entries keep their delivery
     counts. More than 1,000 of them are claimed page by page (`guard`). Consumers of
-    former ownerships that have nothing pending are removed.
+    former ownerships that have nothing pending are removed, if the user may do that.
 
     Sent again, it claims nothing, and says that more is left: executed late, it would
     claim for the name in which the shard is read by then, unseen.

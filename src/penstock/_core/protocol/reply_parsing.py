@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 
 from penstock._core.protocol import (
     dead_letter_scripts,
+    ownership_check,
     ownership_replies,
     ownership_scripts,
     scripts,
@@ -228,6 +229,7 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.LAST_ID: _one_id,
     scripts.COUNT_BETWEEN: _number,
     scripts.REPLACE: _number,
+    ownership_check.CHECK: ownership_check.read_check,
     ownership_scripts.BEAT: ownership_replies.read_beat,
     ownership_scripts.ASSIGN: ownership_replies.read_assigned,
     ownership_scripts.LEAVE: _number,

@@ -143,6 +143,8 @@ def _refusals(
 
 def _notifications(member: Membership, shards: Iterable[Shard]) -> list[Command]:
     """Return commands that notify other consumers of released entries."""
+    if not member.others_claim:
+        return []
     return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 

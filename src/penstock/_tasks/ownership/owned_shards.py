@@ -114,3 +114,8 @@ class OwnedMembership(Membership):
     def name_in(self, shard: Shard) -> str:
         """Return the name under which the consumer reads a shard."""
         return self.owned.of(shard).consumer
+
+    @property
+    def others_claim(self) -> bool:
+        """False: the next owner claims everything when it takes a shard."""
+        return False

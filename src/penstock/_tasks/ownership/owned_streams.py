@@ -11,16 +11,15 @@ import anyio
 from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._tasks.group import refusal
 from penstock._tasks.ownership.callbacks import Callbacks
 from penstock._tasks.ownership.owned_shards import OwnedMembership
 from penstock._tasks.ownership.owner_parts import OwnerParts
+from penstock._tasks.ownership.permissions import check_allowed
 from penstock._tasks.ownership.shard_owner import ShardOwner
 from penstock._tasks.ownership.stream_member import StreamMember
 from penstock._tasks.task_scopes import StoppableTask, task_group
 from penstock._tasks.wakeups import AutoResetEvent, Generation
-from penstock.errors import ConfigurationError, ConnectionLost
+from penstock.errors import ConnectionLost
 from penstock.message import Shard
 from penstock.options import Owned
 
@@ -116,30 +115,22 @@ class OwnedStreams(StoppableTask):
 
         Raises:
             ConfigurationError: The server refuses scripts.
+            AccessError: The user lacks another permission.
             ServerError: The server refuses, or the connection ended.
         """
         await self._started.wait()
+        server = self._connection.server
         members = {stream: self._make_member(stream) for stream in shards}
         beats = [member.open(shards[stream]) for stream, member in members.items()]
+        checks = [check for member in members.values() for check in member.checks()]
+        # Nobody joins who could not own shards then.
+        check_allowed(server, await self._connection.calls(checks))
         replies = await self._connection.calls(beats)
-        for reply in replies:
-            if isinstance(reply, ErrorReply):
-                raise self._refused(reply)
+        check_allowed(server, replies)
         self._members = members
         for member, reply in zip(members.values(), replies, strict=True):
             member.opened(reply)
         self.changed()
-
-    def _refused(self, reply: ErrorReply) -> Exception:
-        error = refusal(self._connection.server, "EVAL (owned shards)", reply)
-        if reply.kind is not ErrorKind.FATAL:
-            return error
-        wrong = ConfigurationError(
-            "owned shards need scripts, which this server or user does not allow; "
-            "allow EVAL, or leave ownership= out"
-        )
-        wrong.__cause__ = error
-        return wrong
 
     def _make_member(self, stream: str) -> StreamMember:
         return StreamMember(

@@ -18,7 +18,7 @@ from penstock._core.ownership.shard import OwnedShard
 from penstock._core.ownership.states import OWNED
 from penstock._core.ownership.tokens import Token
 from penstock._core.protocol import ownership_scripts
-from penstock._core.protocol.ownership_replies import Fenced, Guarded
+from penstock._core.protocol.ownership_replies import Fenced, Guarded, Taken
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.group import join
 from penstock._tasks.ownership.owner_parts import OwnerParts
@@ -78,6 +78,9 @@ class OwnerRequests:
         if reply is LOST or isinstance(reply, ErrorReply):
             self._act(core.take_lost(_clock.boottime()))
             return
+        if isinstance(reply, Taken) and reply.kept is not None:
+            text = reply.kept.text
+            self._report("reaping_refused", self._shard, logging.WARNING, reply=text)
         actions = core.take_answered(reply, _clock.boottime())
         if core.state in OWNED:
             epoch = core.token.number

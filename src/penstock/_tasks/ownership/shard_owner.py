@@ -28,6 +28,8 @@ __all__ = ["ShardOwner"]
 _WITHOUT_READER: Final = frozenset(
     (ShardState.ABSENT, ShardState.TAKING, ShardState.ENDED)
 )
+# A shard that was given up, and not lost. It is freed at once if it was taken too late.
+_GIVEN_UP: Final = frozenset((ShardState.DRAINING, ShardState.FREEING))
 # The most consumers that an event names.
 _MOST_NAMED: Final = 10
 
@@ -152,7 +154,7 @@ class ShardOwner:
 
     def _drop_queue(self, _: do.DropQueue) -> None:
         parts = self._parts
-        if self.core.state is ShardState.DRAINING:
+        if self.core.state in _GIVEN_UP:
             self._draining = True
             parts.on_draining(1)
             self._release()

@@ -21,6 +21,7 @@ from penstock._core.ownership.states import MemberState, ShardState
 from penstock._core.ownership.target import encode
 from penstock._core.protocol import commands, ownership_scripts
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.ownership_check import check
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.ownership.owner_parts import OwnerParts
 from penstock._tasks.ownership.requests import LOST, Requests
@@ -101,6 +102,14 @@ class StreamMember:
         [beat] = self._core.open(self._shards, _clock.boottime())
         assert isinstance(beat, do.Beat)  # noqa: S101 - it is the way to join
         return self._beat_command(beat)
+
+    def checks(self) -> list[Command]:
+        """Return commands that try what this member may do with its shards."""
+        member = self._parts.member
+        return [
+            check(shard.key, member.owned.owner_key(shard), member.group)
+            for shard in self._shards.values()
+        ]
 
     def opened(self, reply: object) -> None:
         """Go on with the reply to the first beat."""

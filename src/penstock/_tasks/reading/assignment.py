@@ -22,7 +22,7 @@ from penstock._core.reading.cursor import Cursor, Position
 from penstock._core.reading.owned_cursors import OwnedCursors
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.consumer_config import ConsumerConfig
-from penstock._tasks.group import join, pin
+from penstock._tasks.group import join, pin, refusal
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
@@ -107,6 +107,8 @@ class Assignment:
         self.found = {
             stream: await self._find(stream) for stream in self._config.streams
         }
+        if self.owned is not None:
+            self._check_found()
         shards = [shard for each in self.found.values() for shard in each]
         begun = await self._begin(shards, self._config.start)
         if self.owned is not None:
@@ -115,6 +117,16 @@ class Assignment:
             if shard not in self.cursors:  # its key may be another stream's name
                 cursor = self.cursors.open(shard)
                 cursor.add(shard, after, pinned=self._pins(self._config.start))
+
+    def _check_found(self) -> None:
+        """Raise if shards may have been missed.
+
+        Otherwise a member would be assigned shards that it does not find, so that
+        nobody would read them.
+        """
+        for stream, reply in self._shard_records.refused.items():
+            what = f"finding the shards of {stream!r:.80}"
+            raise refusal(self._connection.server, what, reply)
 
     async def _find(self, stream: str) -> Sequence[Shard]:
         if self._config.numbers is None:

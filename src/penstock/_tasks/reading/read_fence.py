@@ -7,7 +7,7 @@ entries that were read behind it, in the same write.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from penstock import _clock
 from penstock._core.ownership.actions import HandOut, ShardAction
@@ -16,9 +16,12 @@ from penstock._core.ownership.shard_steps import READ
 from penstock._core.ownership.tokens import Token
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 
 __all__ = ["ReadFence"]
+
+# Errors that do not say that nothing is pending.
+_REFUSES: Final = frozenset((ErrorKind.FATAL, ErrorKind.TRANSIENT))
 
 
 class Ticket(NamedTuple):
@@ -80,7 +83,7 @@ class ReadFence:
     def read_answered(self, ticket: Ticket, behind: Sequence[Any]) -> bool:
         """Record what stands behind a read; return whether to record its entries."""
         now = _clock.boottime()
-        if isinstance(behind[0], ErrorReply):
+        if _is_unknown(behind):
             # Whose the entries are can't be known, so they are recovered under another
             # name once it can.
             self.read_lost(ticket)
@@ -102,13 +105,20 @@ class ReadFence:
     def page_answered(self, ticket: Ticket, behind: Sequence[Any]) -> bool:
         """Record what stands behind a page; return whether to record its entries."""
         now = _clock.boottime()
-        if isinstance(behind[0], ErrorReply):
+        if _is_unknown(behind):
             self._act(self._shard.claim_lost(ticket.token, now))
             return False
         current, holders = _read(behind)
         actions = self._shard.page_answered(ticket.token, current, holders, now)
         self._act(actions)
         return not actions and self.is_valid(ticket)
+
+
+def _is_unknown(behind: Sequence[Any]) -> bool:
+    """Return whether the server has refused to tell the token or the holders."""
+    token, summary = behind
+    refused = isinstance(summary, ErrorReply) and summary.kind in _REFUSES
+    return refused or isinstance(token, ErrorReply)
 
 
 def _read(behind: Sequence[Any]) -> tuple[bytes, list[bytes]]:

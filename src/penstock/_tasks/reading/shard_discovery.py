@@ -87,11 +87,15 @@ class ShardDiscovery:
     Args:
         calls: Sends commands in one write and returns their replies, errors as values.
         on_event: Receives the refusals to look for shards.
+
+    Attributes:
+        refused: The streams that were given up because of a refusal, with that.
     """
 
     def __init__(self, calls: Calls, on_event: OnEvent) -> None:
         self._calls = calls
         self._on_event = on_event
+        self.refused: dict[str, ErrorReply] = {}
         self._streams: dict[str, _Stream] = {}
         # Shards whose keys have another type than a stream.
         self._foreign: dict[Shard, None] = {}
@@ -247,6 +251,7 @@ class ShardDiscovery:
     def _give_up(self, stream: str, error: ErrorReply) -> None:
         """Keep a stream's known shards, look for no more, and report that once."""
         if stream in self._streams:
+            self.refused[stream] = error
             facts = {"stream": ascii(stream), "reply": error.text}
             self._on_event(Event("looking_refused", logging.INFO, facts))
             self.ignore(stream)

@@ -9,7 +9,7 @@ asked for a search, shards are looked up by name, see `shard_discovery.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -63,7 +63,7 @@ class ShardRecords(StoppableTask):
         # Streams whose record was reported as unreadable; and those of them that this
         # user may not read, so that looking again would fill the server's ACL log.
         self._reported: set[str] = set()
-        self._refused: set[str] = set()
+        self._refused: dict[str, ErrorReply] = {}
         # The last record that was seen of each stream.
         self._seen: dict[str, bytes] = {}
         self._may_restore = True
@@ -102,6 +102,11 @@ class ShardRecords(StoppableTask):
         shards = shards or [shard_keys.single(stream)]
         self._known[stream] |= dict.fromkeys(shards)
         return shards
+
+    @property
+    def refused(self) -> Mapping[str, ErrorReply]:
+        """The streams whose shards this user may not look for, with the refusals."""
+        return {**self._refused, **self._discovery.refused}
 
     def ignore(self, stream: str) -> None:
         """Stop looking for new shards of a stream."""
@@ -222,7 +227,7 @@ class ShardRecords(StoppableTask):
             if reply.kind is ErrorKind.TRANSIENT:
                 raise CommandError("GET", reply.code, reply.text)
             if reply.kind is ErrorKind.FATAL:
-                self._refused.add(stream)
+                self._refused[stream] = reply
                 self._report("looking_refused", logging.INFO, stream, reply.text)
             else:
                 self._report("shards_unreadable", logging.ERROR, stream, reply.text)
