@@ -20,6 +20,7 @@ from penstock._core.protocol import (
     ownership_replies,
     reply_parsing,
     scripts,
+    sending_scripts,
     transaction_script,
 )
 from penstock._core.protocol import ownership_scripts as owned
@@ -62,7 +63,7 @@ GROUPS = commands.xinfo_groups(b"s")
 CONSUMERS = commands.xinfo_consumers(b"s", "g")
 XADD = commands.xadd(b"s", (b"msg", b"x"))
 OWNER = Fence(b"o", b"t")
-ADD_ONCE = scripts.add_once(
+ADD_ONCE = sending_scripts.add_once(
     b"s",
     b"m",
     1,
@@ -297,6 +298,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a hash": (commands.hgetall(b"h"), "%1 $1 a $1 b", {b"a": b"b"}),
     "a hash in RESP2": (commands.hgetall(b"h"), "*2 $1 a $1 b", {b"a": b"b"}),
     "no hash": (commands.hgetall(b"h"), "%0", {}),
+    "a field": (commands.hget(b"h", b"a"), "$1 x", b"x"),
+    "no field": (commands.hget(b"h", b"a"), "$-1", None),
     "fields": (commands.hmget(b"h", (b"a", b"b")), "*2 $-1 $1 x", [None, b"x"]),
     "a key that expires": (commands.pexpire(b"s", 5), ":1", 1),
     "replicas": (commands.wait(1, 100), ":1", 1),
@@ -459,7 +462,13 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
-    builders = (commands, scripts, dead_letter_scripts, transaction_script)
+    builders = (
+        commands,
+        scripts,
+        dead_letter_scripts,
+        sending_scripts,
+        transaction_script,
+    )
     source = "".join(map(inspect.getsource, builders))
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
     assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._PARSERS)
