@@ -362,8 +362,6 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
     "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
     "a record that was replaced": (scripts.replace(b"k", b"", b"new"), ":1", 1),
-    "a field": (commands.hget(b"k", b"f"), "$3 old", b"old"),
-    "no field": (commands.hget(b"k", b"f"), "$-1", None),
     "a string": (commands.get(b"k"), "$3 old", b"old"),
     "no string": (commands.get(b"k"), "$-1", None),
     "several strings": (commands.mget([b"k", b"l"]), "*2 $-1 $3 old", [None, b"old"]),
