@@ -20,7 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol import dead_letter_scripts, scripts, transaction_script
+from penstock._core.protocol import (
+    dead_letter_scripts,
+    scripts,
+    sending_scripts,
+    transaction_script,
+)
 from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.transactions import Effects
 from simulation.real_servers import Wire, binary, running
@@ -497,7 +502,7 @@ own_scripts = st.one_of(
         owners,
     ),
     st.builds(
-        lambda run, low, entries: scripts.add_once(
+        lambda run, low, entries: sending_scripts.add_once(
             b"s", b"mark", run, entries, life=HOUR, low=low
         ),
         small,

@@ -20,6 +20,7 @@ from penstock._core.protocol import (
     ownership_replies,
     reply_parsing,
     scripts,
+    sending_scripts,
     transaction_script,
 )
 from penstock._core.protocol import ownership_scripts as owned
@@ -61,7 +62,7 @@ GROUPS = commands.xinfo_groups(b"s")
 CONSUMERS = commands.xinfo_consumers(b"s", "g")
 XADD = commands.xadd(b"s", (b"msg", b"x"))
 OWNER = Fence(b"o", b"t")
-ADD_ONCE = scripts.add_once(
+ADD_ONCE = sending_scripts.add_once(
     b"s",
     b"m",
     1,
@@ -455,7 +456,13 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
-    builders = (commands, scripts, dead_letter_scripts, transaction_script)
+    builders = (
+        commands,
+        scripts,
+        dead_letter_scripts,
+        sending_scripts,
+        transaction_script,
+    )
     source = "".join(map(inspect.getsource, builders))
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
     assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._PARSERS)

@@ -23,6 +23,7 @@ from penstock._core.protocol import (
     ownership_replies,
     ownership_scripts,
     scripts,
+    sending_scripts,
     transaction_script,
     transactions,
 )
@@ -201,7 +202,7 @@ def _added_once(command: Command, reply: Any) -> bytes:
     executed.
     """
     outcomes: bytes = _word(command, reply)
-    count = scripts.count_added(command)
+    count = sending_scripts.count_added(command)
     lines = outcomes.split(b"\n") if outcomes or count else []
     if count and len(lines) != count:
         raise ProtocolError
@@ -222,7 +223,7 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     dead_letter_scripts.SEND_OWNED_DEAD_LETTER: _owned_dead_lettered,
     scripts.CLAIM_OWN: ids,
     dead_letter_scripts.MOVE: typed(tuple[int, int]),
-    scripts.ADD_ONCE: _added_once,
+    sending_scripts.ADD_ONCE: _added_once,
     scripts.NOTHING: _number,
     scripts.STREAM_FACTS: scripted_stream,
     scripts.LAST_ID: _one_id,

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from penstock._core.messages import shard_keys
-from penstock._core.protocol import commands, scripts
+from penstock._core.protocol import commands, sending_scripts
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, of_script
 from penstock._core.sending.requests import IdempotentRun, SendBatch, SendRequest
@@ -124,7 +124,7 @@ class IdempotentRuns:
         requests = () if empty else run.requests
         entries = [request.command[2:] for request in requests]
         life = int(LIFE * 1000)
-        return scripts.add_once(
+        return sending_scripts.add_once(
             key, mark, run.number, entries, life=life, low=self._low
         )
 
