@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar
 
@@ -47,6 +46,7 @@ from penstock._tasks.ownership.assembly import (
 from penstock._tasks.ownership.guarded_writes import GuardedAcks, GuardedClaims
 from penstock._tasks.ownership.owned_shards import OwnedMembership
 from penstock._tasks.ownership.owned_streams import OwnedStreams
+from penstock._tasks.parts import GroupParts, Parts
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.read_fence import ReadFence
 from penstock._tasks.reading.reader import Reader, ReaderHooks
@@ -58,67 +58,9 @@ from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
 from penstock.options import AutoCommit, Mode
 
-__all__ = ["GroupParts", "Parts", "assemble"]
+__all__ = ["assemble"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class GroupParts:
-    """What only a consumer has that acknowledges.
-
-    Attributes:
-        member: What it is in its group.
-        claims: Claims entries that are its own.
-        committer: Sends outcomes.
-        claimer: Claims entries of dead consumers; None where shards are owned.
-        silence: Stops reading while the command connection does not answer; None where
-            shards are owned.
-        postponed: Set when the next retry is due earlier than before.
-    """
-
-    member: Membership
-    claims: OwnClaims
-    committer: Committer
-    claimer: Claimer | None
-    silence: SilenceWatch | None
-    postponed: AutoResetEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Parts(Generic[T]):
-    """The parts of a consumer.
-
-    Attributes:
-        ledger: Holds the entries.
-        entry_queue: Where workers and calls get entries.
-        checkouts: Entries that calls and loops of the user have.
-        worker_pool: Runs handlers.
-        shard_records: Finds shards.
-        assignment: Which shards are read.
-        readers: Read them.
-        send_lock: Held while outcomes are on their way to the server, and while none
-            may be sent.
-        signals: Who is woken by what.
-        delayed_acks: Entries that are acknowledged by time alone, under DELAYED.
-        handed_out: Set when one of those was handed out.
-        group: What only a consumer has that acknowledges; None for all others.
-        streams: Own shards of each stream; None where shards are shared.
-    """
-
-    ledger: Ledger
-    entry_queue: EntryQueue
-    checkouts: Checkouts[T]
-    worker_pool: WorkerPool[T]
-    shard_records: ShardRecords
-    assignment: Assignment
-    readers: ReaderPool
-    send_lock: asyncio.Lock
-    signals: Signals
-    delayed_acks: DelayedAcks | None
-    handed_out: AutoResetEvent
-    group: GroupParts | None
-    streams: OwnedStreams | None
 
 
 def assemble(

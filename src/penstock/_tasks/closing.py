@@ -14,10 +14,10 @@ from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.removals import Released
-from penstock._tasks.assembly import GroupParts, Parts
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.release import TOO_LATE, CloseDeadlines, release_entries
+from penstock._tasks.parts import GroupParts, Parts
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.task_scopes import task_group
 from penstock.errors import ClosedError
