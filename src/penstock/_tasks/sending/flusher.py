@@ -33,6 +33,7 @@ from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock._core.sending.requests import SendBatch, SendRequest, without
+from penstock._tasks.sending.linger import Linger
 from penstock._tasks.sending.outcomes import Outcomes, Ticket
 from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.wakeups import AutoResetEvent
@@ -143,10 +144,8 @@ class Flusher:
         # Whether only one write may be in flight: after a refusal, until a message is
         # accepted.
         self._cautious = False
-        # Runs while a batch waits for more messages.
-        self._timer: asyncio.TimerHandle | None = None
-        self._waited = False
         self._wakeup = queue.queued
+        self._linger = Linger(options.linger, self._wakeup.set)
         self._on_event = on_event
         self._outcomes = Outcomes(on_event)
         # Shielded: a failure in another task must not keep this one from sending the
@@ -182,7 +181,7 @@ class Flusher:
     def settle(self) -> None:
         """Settle all messages without an outcome: no more will be sent."""
         self._queue.close()
-        self._stop_lingering()
+        self._linger.stop()
         self._fail_in_flight("the producer closed")
         self._fail_unwritten()
 
@@ -283,26 +282,10 @@ class Flusher:
         return asyncio.get_running_loop().time()
 
     def _lingers(self) -> bool:
-        """Return whether to wait for more messages; a timer ends the wait."""
+        """Return whether to wait for more messages."""
         accumulator = self._accumulator
         full = accumulator.queued >= self._options.max_batch
-        if full or accumulator.urgent or self._waited:
-            self._stop_lingering()
-            return False
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._options.linger, self._has_waited)
-        return True
-
-    def _has_waited(self) -> None:
-        self._waited = True
-        self._wakeup.set()
-
-    def _stop_lingering(self) -> None:
-        self._waited = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        return self._linger.goes_on(due=full or accumulator.urgent)
 
     def _on_replies(self, _: Any) -> None:
         self._wakeup.set()
