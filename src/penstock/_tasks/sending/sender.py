@@ -24,7 +24,7 @@ from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.outcomes import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
-from penstock._tasks.shard_checks import ShardChecks
+from penstock._tasks.sending.shard_choice import ShardChoice
 from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.codecs import unencodable
@@ -49,8 +49,6 @@ _NO_THREAD: Final = -1
 # The approximate bytes that an XADD takes on the network and in memory besides its
 # fields.
 _OVERHEAD = 64
-# The most shards that are remembered, about 1 MB of them.
-_MOST_SHARDS: Final = 4096
 
 
 class BufferLimits(Struct, frozen=True):
@@ -88,15 +86,11 @@ class Sender:
         *,
         idempotent: bool = False,
     ) -> None:
-        self._spread = spread
-        self._sharder = spread.sharder if spread else None
         self._limits = limits
         self._max_batch = limits.max_batch
         self._on_event = on_event
         self._idempotent = idempotent
-        # The shards of earlier messages, each validated once; keyed by the stream alone
-        # where it is one key.
-        self._shards: dict[str | tuple[str, int], Shard] = {}
+        self._shards = ShardChoice(spread, on_event)
         self._unbounded = UnboundedStreams(on_event)
         # The event loop of the producer, and the thread that may call; none while it is
         # closed.
@@ -106,9 +100,8 @@ class Sender:
 
     def reset(self) -> None:
         """Start over, with no messages."""
-        self.shard_checks = ShardChecks(self._on_event)
-        # A record may have changed since the producer was last open.
-        self._shards.clear()
+        self._shards.reset()
+        self.shard_checks = self._shards.checks
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
             self._limits.max_messages, self._limits.max_bytes, whole=self._idempotent
@@ -219,7 +212,7 @@ class Sender:
         if size > self._limits.max_message_bytes:
             raise MessageTooLarge(size, self._limits.max_message_bytes)
         size += _OVERHEAD
-        shard = self._shards.get(stream) if self._sharder is None else None
+        shard = self._shards.single.get(stream)
         if shard is None:
             shard = self._shard(stream, key, body, defaults, choices)
         if choices or defaults.special:
@@ -251,24 +244,10 @@ class Sender:
         defaults: SendDefaults,
         choices: MessageOptions | None,
     ) -> Shard:
-        shard: Shard | None
-        if len(self._shards) >= _MOST_SHARDS:
-            self._shards.clear()
-        spread = self._spread
-        if spread is None:
-            shard = self._shards[stream] = shard_keys.single(stream)
-            self.shard_checks.unspread.append(stream)
-        else:
-            number = spread.choose(stream, key, body)
-            shard = self._shards.get((stream, number))
-            if shard is not None:
-                return shard
-            shard = shard_keys.numbered(stream, number)
-            self.shard_checks.use(stream, spread.number, spread.name)
-            self._shards[stream, number] = shard
-        # Only for the first message to a shard, so that the others cost nothing.
-        kept = (choices or {}).get("retention") or defaults.retention
-        self._unbounded.check(stream, kept)
+        shard, first = self._shards.choose(stream, key, body)
+        if first:
+            kept = (choices or {}).get("retention") or defaults.retention
+            self._unbounded.check(stream, kept)
         return shard
 
     def refused(self, stream: str) -> None:
@@ -277,12 +256,8 @@ class Sender:
         Args:
             stream: The stream's name.
         """
-        for known in [each for each in self._shards if each[0] == stream]:
-            del self._shards[known]
-        spread = self._spread
-        if spread and any(one.shard.stream == stream for one in self._waiting):
-            # They were packed before, and are written when there is space.
-            self.shard_checks.use(stream, spread.number, spread.name)
+        waiting = any(one.shard.stream == stream for one in self._waiting)
+        self._shards.refused(stream, waiting=waiting)
 
     def put(self, request: SendRequest[Ticket]) -> Awaitable[None] | None:
         """Queue a message in its turn; return what to await first, if anything."""
