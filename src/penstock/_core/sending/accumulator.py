@@ -27,6 +27,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from penstock._core.sending.requests import SUSPECT, SendBatch, SendRequest
+from penstock._core.sending.resend_queue import ResendQueue
 
 __all__ = ["Accumulator"]
 
@@ -74,7 +75,7 @@ class Accumulator(Generic[K]):
         # Batches that are written and have no reply yet, oldest first.
         self._batches: deque[SendBatch[K]] = deque()
         # Batches to be written again, oldest first; newer than those in flight.
-        self._to_resend: deque[SendBatch[K]] = deque()
+        self._to_resend: ResendQueue[K] = ResendQueue()
         # Batches to be written again, older than those in flight.
         self._refused: deque[SendBatch[K]] = deque()
         # Whether any message ever asked for more than to be stored.
@@ -208,13 +209,7 @@ class Accumulator(Generic[K]):
 
     def divide(self, batch: SendBatch[K]) -> None:
         """Replace a batch to be written again by batches of one message each."""
-        place = self._place(batch)
-        if place is not None:
-            del self._to_resend[place]
-            for request in reversed(batch):
-                single = SendBatch([request], losses=SUSPECT)
-                single.written = batch.written
-                self._to_resend.insert(place, single)
+        self._to_resend.divide(batch)
 
     def cancelled(self, unstored: Sequence[SendRequest[K]]) -> SendBatch[K]:
         """Remove the oldest batch, whose runs were cancelled, and return it.
@@ -226,9 +221,9 @@ class Accumulator(Generic[K]):
         batch = self._batches.popleft()
         ids = set(map(id, unstored))
         self._leave([request for request in batch if id(request) not in ids])
-        for request in reversed(unstored):
+        for request in unstored:
             request.unanswered = False
-            self._to_resend.appendleft(SendBatch([request], losses=SUSPECT))
+        self._to_resend.put_first(unstored)
         self._forget_given_up()
         return batch
 
@@ -238,19 +233,10 @@ class Accumulator(Generic[K]):
         Returns:
             Its messages, without those whose deadline had passed before.
         """
-        place = self._place(batch)
-        if place is None:
+        if not self._to_resend.take(batch):
             return []
-        del self._to_resend[place]
         self._leave(batch)
         return [request for request in batch if not request.given_up]
-
-    def _place(self, batch: SendBatch[K]) -> int | None:
-        # By identity: lists are equal if their elements are.
-        for place, one in enumerate(self._to_resend):
-            if one is batch:
-                return place
-        return None
 
     def expired(self, since: float) -> list[SendRequest[K]]:
         """Remove batches to be written again that were first written before a time.
@@ -258,11 +244,7 @@ class Accumulator(Generic[K]):
         Returns:
             Their messages, without those whose deadline had passed before.
         """
-        old = [batch for batch in self._to_resend if batch.written < since]
-        self._to_resend = deque(
-            batch for batch in self._to_resend if batch.written >= since
-        )
-        gone = [request for batch in old for request in batch]
+        gone = self._to_resend.take_older(since)
         self._leave(gone)
         return [request for request in gone if not request.given_up]
 
@@ -327,18 +309,7 @@ class Accumulator(Generic[K]):
 
         Batches that have to stay whole keep them, as long as anybody waits for one.
         """
-        kept: deque[SendBatch[K]] = deque()
-        for batch in self._to_resend:
-            gone = [request for request in batch if request.given_up]
-            if len(gone) == len(batch):
-                self._leave(gone)
-            elif self._keep_whole or not gone:
-                kept.append(batch)
-            else:
-                self._leave(gone)
-                batch[:] = [request for request in batch if not request.given_up]
-                kept.append(batch)
-        self._to_resend = kept
+        self._leave(self._to_resend.take_given_up(whole=self._keep_whole))
 
     def _leave(self, batch: Sequence[SendRequest[K]]) -> None:
         self.held -= len(batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,13 +17,12 @@ import anyio
 from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
-from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
-from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.committing.acks import Acks
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
+from penstock._tasks.committing.missing_acks import explained
 from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.renewal import renew
@@ -35,10 +34,6 @@ from penstock.events import Event, OnEvent
 
 __all__ = ["Committer"]
 
-# The bytes above which an entry is not read only to check whether it still exists, and
-# the bytes of the entries that are read at a time: other replies wait behind them.
-_LARGE: Final = 64 * 1024
-_PAGE: Final = 1024 * 1024
 # The seconds after which deleted entries are reported though no search has ended.
 _REPORT_DELETED_EVERY: Final = 5.0
 
@@ -352,52 +347,15 @@ class Committer(StoppableTask):
         return True
 
     async def _check_mismatch(self, batch: AckBatch, acknowledged: int) -> None:
-        """Report acknowledged entries that were not pending, unless they were deleted.
-
-        From Redis 7 on, any renewal or claim removes a deleted entry from the pending
-        list. If that explains all missing entries, nothing is wrong. Otherwise another
-        consumer has acknowledged them, or the group was recreated.
-        """
+        """Report entries that were not pending, unless they may have been deleted."""
         if batch.repeated or batch.shard_state.replaced:
             return
-        key, missing = batch.shard_state.shard.key, len(batch.entries) - acknowledged
-        deleted = 0
-        summary = commands.xpending_summary(key, self._group)
-        [group] = await self._connection.calls([summary])
-        if not isinstance(group, ErrorReply):  # else the group does not exist
-            deleted = await self._count_deleted(batch, missing)
-        if deleted < missing:
+        if not await explained(self._connection, self._group, batch, acknowledged):
             sent = len(batch.entries) + len(batch.deleted_ids)
             self._report("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
             self._floor_tracker.doubt(batch.shard_state.shard)
-
-    async def _count_deleted(self, batch: AckBatch, most: int) -> int:
-        """Return how many entries of a batch may have been deleted, up to a number."""
-        key = batch.shard_state.shard.key
-        deleted = sum(entry.size > _LARGE for entry in batch.entries)
-        for page in _pages(batch.entries):
-            if deleted >= most:
-                break
-            asked = [commands.xrange_one(key, entry.id) for entry in page]
-            deleted += (await self._connection.calls(asked)).count([])
-        return deleted
 
     def _report(self, name: str, batch: AckBatch, **facts: object) -> None:
         stream = ascii(batch.shard_state.shard.stream)
         facts = {"stream": stream, "group": ascii(self._group), **facts}
         self._on_event(Event(name, logging.WARNING, facts))
-
-
-def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Yield entries that are not large in pages of bounded size."""
-    page, size = list[Entry](), 0
-    for entry in entries:
-        if entry.size > _LARGE:
-            continue
-        if page and size + entry.size > _PAGE:
-            yield page
-            page, size = [], 0
-        page.append(entry)
-        size += entry.size
-    if page:
-        yield page
