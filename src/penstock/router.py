@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from penstock._routing.handlers import consumer_of, nearest, specify
+from penstock._routing.handlers import check_defaults, specify
 from penstock._routing.registry import Registry
 from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
@@ -111,14 +111,7 @@ class Router:
         middleware: Iterable[Middleware[Any]] = (),
         **defaults: Unpack[Defaults],
     ) -> None:
-        known = Defaults.__annotations__.keys()
-        if unknown := defaults.keys() - known:
-            hint = nearest(unknown, {*known, "url", "middleware"})
-            raise ConfigurationError(
-                f"a router has no option {min(unknown)!r:.60};{hint} those of a single "
-                f"handler go to router.handler(...)"
-            )
-        consumer_of("a router", ("checked",), {"group": "checked", **defaults})
+        check_defaults(defaults, Defaults.__annotations__.keys())
         self._url = url
         self._registry = Registry(defaults, checked(middleware))
         # The last run; None before the first.
@@ -353,16 +346,9 @@ class Router:
         """Create the consumers of a run."""
         if self._consumer_set is not None:
             raise UsageError("this router is running already; create another one")
-        if not self._registry.shared:
-            raise ConfigurationError(
-                "this router has no handlers; register some with @router.handler(...), "
-                "and import their modules before it runs"
-            )
-        where = self._url if url is None else url
+        consumer_set = self._registry.consumer_set(self._url if url is None else url)
         self._running = running
-        workers = self._registry.workers
-        parts = [shared.part(where, workers) for shared in self._registry.shared]
-        return ConsumerSet(parts)
+        return consumer_set
 
     @property
     def _consumer_set(self) -> ConsumerSet | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from penstock.message import Fields
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Ordering, Ownership, choice
 
-__all__ = ["HandlerSpec", "adopt", "consumer_of", "nearest", "specify"]
+__all__ = ["HandlerSpec", "adopt", "check_defaults", "specify", "unordered"]
 
 _MANUAL: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Options of a consumer that a handler gets in other ways, or not at all.
@@ -140,6 +140,25 @@ def consumer_of(
             f"{name}: an option is of the wrong type ({error}); see the options of "
             f"Consumer"
         ) from error
+
+
+def check_defaults(defaults: Mapping[str, Any], known: Collection[str]) -> None:
+    """Check the options that a router sets for all its handlers.
+
+    Args:
+        defaults: The options.
+        known: The names of the options that a router can set.
+
+    Raises:
+        ConfigurationError: An option is unknown or invalid.
+    """
+    if unknown := defaults.keys() - known:
+        hint = nearest(unknown, {*known, "url", "middleware"})
+        raise ConfigurationError(
+            f"a router has no option {min(unknown)!r:.60};{hint} those of a single "
+            f"handler go to router.handler(...)"
+        )
+    consumer_of("a router", ("checked",), {"group": "checked", **defaults})
 
 
 def specify(

@@ -8,6 +8,7 @@ from typing import Any
 from penstock._routing.handlers import HandlerSpec, adopt, unordered
 from penstock._routing.shared_consumers import SharedConsumer
 from penstock._tasks.consumer_config import check_streams
+from penstock._tasks.consumer_set import ConsumerSet
 from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
 from penstock.options import Ownership
@@ -69,6 +70,22 @@ class Registry:
             if workers > 1 and each.is_ordered and not may_own:
                 raise ConfigurationError(unordered(each, workers))
         self.workers = workers
+
+    def consumer_set(self, url: str | None) -> ConsumerSet:
+        """Create the consumers that the handlers need.
+
+        Args:
+            url: The server; None for the default.
+
+        Raises:
+            ConfigurationError: There are no handlers.
+        """
+        if not self.shared:
+            raise ConfigurationError(
+                "this router has no handlers; register some with @router.handler(...), "
+                "and import their modules before it runs"
+            )
+        return ConsumerSet([shared.part(url, self.workers) for shared in self.shared])
 
     def include(self, other: Registry) -> None:
         """Add the handlers of another registry, which takes no more from then on."""

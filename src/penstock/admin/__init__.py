@@ -15,12 +15,7 @@ from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._dead_letter import DeadLetter
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
-from penstock.admin._owners import GroupMember, OwnedShard, Owners
-from penstock.admin._shard_moves import ShardMove
-from penstock.admin._trim_losses import TrimLoss
-from penstock.admin._trimming import Trimmed, TrimTo
-from penstock.admin.client import (
-    Admin,
+from penstock.admin._functions import (
     group_state,
     move,
     owners,
@@ -30,6 +25,11 @@ from penstock.admin.client import (
     trim,
     trim_losses,
 )
+from penstock.admin._owners import GroupMember, OwnedShard, Owners
+from penstock.admin._shard_moves import ShardMove
+from penstock.admin._trim_losses import TrimLoss
+from penstock.admin._trimming import Trimmed, TrimTo
+from penstock.admin.client import Admin
 from penstock.admin.groups import GroupState
 
 DeadLetterOffice = DeadLetterAdmin
