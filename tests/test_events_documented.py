@@ -44,8 +44,12 @@ def words(tree: ast.AST) -> Iterator[str]:
 def modules() -> dict[str, set[str]]:
     """Return by event the words of the modules that report it."""
     found: dict[str, set[str]] = {}
-    # These two describe shards and consumers for events of other modules.
-    describing = ("_tasks/reporting.py", "_tasks/consumer_config.py")
+    # These describe shards, consumers and servers for events of other modules.
+    describing = (
+        "_tasks/reporting.py",
+        "_tasks/consumer_config.py",
+        "_connection/connection_events.py",
+    )
     shared = {
         word
         for path in describing

@@ -16,11 +16,11 @@ from penstock import _chance, _clock, embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import SettingRefused, connect
 from penstock._connection.connection import Connection
+from penstock._connection.connection_events import ConnectionEvents
 from penstock._connection.credentials import follow
 from penstock._connection.endpoint import Login
 from penstock._connection.fork import notify_on_fork
 from penstock._connection.handshake import log_in_again
-from penstock._connection.request_queue import DEMOTED
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
 from penstock._connection.sentinel import parse as parse_sentinels
 from penstock._core.backoff import ReconnectBackoff
@@ -36,7 +36,7 @@ from penstock.errors import (
     ServerError,
     UsageError,
 )
-from penstock.events import Event, OnEvent, printable
+from penstock.events import OnEvent, printable
 
 __all__ = ["Connector", "open_connector"]
 
@@ -64,24 +64,16 @@ class Connector:
         owner: Mapping[str, object] | None = None,
     ) -> None:
         self.address = address
-        self._owner = owner or {}
         self._sentinels = sentinels
         # The name of the last connection's server, if sentinels choose the server.
         self._primary: str | None = None
-        self._on_event = on_event
         self._backoff = ReconnectBackoff()
         self._connecting = asyncio.Lock()
         # The number of connections made so far, and when the last one was made, by the
         # loop's clock.
         self._connections_made = 0
         self._connected_at = -inf
-        # When the current outage began, by the monotonic clock; None without an outage.
-        self._outage: float | None = None
-        # Whether the current outage began with a demotion of the server. As long as the
-        # address leads to a replica, a new connection does not end the outage.
-        self._demoted = False
-        # Whether this outage's refused credentials have been reported.
-        self._refusal_reported = False
+        self._events = ConnectionEvents(address.name, owner or {}, on_event)
         # Whether this object is the copy in a forked child.
         self._forked = False
         # Connections that may be open, and reconnects in progress.
@@ -119,7 +111,7 @@ class Connector:
         connection = await connect(await self._locate())
         self._connections[connection] = None
         if self._renewals != before:
-            log_in_again(connection, self._login, self._on_refused)
+            log_in_again(connection, self._login, self._events.refused)
         try:
             await self._identify(connection, first=first)
         except BaseException:
@@ -164,7 +156,7 @@ class Connector:
             raise ConnectError(name, reason)
         if self._primary not in {None, name}:
             facts = {"from": self._primary, "to": name}
-            self._report("primary_moved", logging.WARNING, **facts)
+            self._events.report("primary_moved", logging.WARNING, **facts)
         self._primary = name
 
     def forked(self) -> None:
@@ -194,7 +186,7 @@ class Connector:
                 delay = self._backoff.failed(_chance.fraction())
                 if _clock.monotonic() + delay > deadline:
                     raise
-                self._on_lost(str(error))
+                self._events.lost(str(error))
             else:
                 self._on_connected()
                 return connection
@@ -240,7 +232,7 @@ class Connector:
         # Before the lock, so that connections cut by the same outage are reported once.
         found: int | None = None
         if lost_at > self._connected_at:
-            self._on_lost(reason)
+            self._events.lost(reason)
             found = self._connections_made
         async with self._connecting:
             while True:
@@ -252,9 +244,9 @@ class Connector:
                 try:
                     connection = await self.connect()
                 except ServerError as error:
-                    self._on_lost(str(error))
+                    self._events.lost(str(error))
                     if isinstance(error, AccessError):
-                        self._on_refused(str(error))
+                        self._events.refused(str(error))
                 else:
                     self._on_connected()
                     return connection
@@ -270,18 +262,13 @@ class Connector:
             self._login = login
             self._renewals += 1
             for connection in list(self._connections):
-                log_in_again(connection, login, self._on_refused)
+                log_in_again(connection, login, self._events.refused)
 
     def renewal_failed(self, error: BaseException) -> None:
         """Report that a provider could not renew its token."""
         if not self._closed:
             facts = {"error": type(error).__name__}
-            self._report("credentials_failed", logging.ERROR, **facts)
-
-    def _on_refused(self, reason: str) -> None:
-        if not self._refusal_reported:
-            self._refusal_reported = True
-            self._report("access_refused", logging.ERROR, reason=reason)
+            self._events.report("credentials_failed", logging.ERROR, **facts)
 
     def abort(self, reason: str) -> None:
         """Abort all connections without a clean close; waiting callers get errors."""
@@ -307,28 +294,12 @@ class Connector:
     def progress(self) -> None:
         """Reset the backoff: the server has done some real work."""
         self._backoff.progress()
-        if self._demoted:
-            self._demoted = False
-            self._end_outage()
-
-    def _on_lost(self, reason: str) -> None:
-        self._demoted = self._demoted or reason.startswith(DEMOTED)
-        if self._outage is None:
-            self._outage = _clock.monotonic()
-            self._report("connection_lost", logging.WARNING, reason=reason)
+        self._events.progress()
 
     def _on_connected(self) -> None:
         self._connections_made += 1
         self._connected_at = asyncio.get_running_loop().time()
-        self._refusal_reported = False
-        if not self._demoted:
-            self._end_outage()
-
-    def _end_outage(self) -> None:
-        if self._outage is not None:
-            seconds = round(_clock.monotonic() - self._outage, 3)
-            self._outage = None
-            self._report("reconnected", logging.INFO, seconds=seconds)
+        self._events.connected()
 
     def _warn_of_eviction(self, memory: Any) -> None:
         """Report it if the server deletes streams when its memory is full.
@@ -340,11 +311,7 @@ class Connector:
         if policy is not None:
             hint = "set maxmemory-policy to noeviction, or to a volatile-* policy"
             facts = {"policy": printable(policy), "hint": hint}
-            self._report("streams_may_be_evicted", logging.WARNING, **facts)
-
-    def _report(self, name: str, level: int, **facts: object) -> None:
-        facts = {"server": self.address.name, **self._owner, **facts}
-        self._on_event(Event(name, level, facts))
+            self._events.report("streams_may_be_evicted", logging.WARNING, **facts)
 
 
 @asynccontextmanager
