@@ -16,7 +16,7 @@ LAYERS = [
     ["_tracebacks"],
     ["events"],
     ["_pydantic_codecs"],
-    ["codecs", "durations"],
+    ["codecs", "durations", "fields"],
     ["retention"],
     ["transaction"],
     ["message", "identity", "embedded", "statistics"],

@@ -31,7 +31,8 @@ from penstock.errors import (
     UsageError,
 )
 from penstock.events import Event
-from penstock.message import EntryId, Fields, Headers, Message, Receipt, Shard
+from penstock.fields import Fields, Headers
+from penstock.message import EntryId, Message, Receipt, Shard
 from penstock.middleware import Middleware
 from penstock.options import (
     DELAYED,

@@ -43,7 +43,8 @@ from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
-from penstock.message import EntryId, Fields, Message, Shard
+from penstock.fields import Fields
+from penstock.message import EntryId, Message, Shard
 from penstock.middleware import Middleware, checked
 from penstock.options import (
     MAX_MESSAGE_BYTES,

@@ -1,4 +1,4 @@
-"""The values that users hold: ids, receipts, headers and messages.
+"""The values that users hold: ids, receipts and messages.
 
 Nothing in this module talks to a server. A `Message` decodes its entry on demand, so
 the parts that a handler does not use are never decoded.
@@ -7,7 +7,7 @@ the parts that a handler does not use are never decoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 from msgspec import UNSET, Struct
 
 from penstock.errors import ConfigurationError
+from penstock.fields import Headers
 from penstock.transaction import Transaction
 
-__all__ = ["EntryId", "Fields", "Headers", "Message", "Receipt", "Shard"]
+__all__ = ["EntryId", "Message", "Receipt", "Shard"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -180,54 +181,6 @@ class Receipt(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Receipt(stream={self.stream!r}, shard={self.shard}, id={self.id!s})"
-
-
-class Headers(Mapping[str, str]):
-    """A message's headers: the entry's fields besides payload and key.
-
-    Names and values are text. Bytes that are not UTF-8 are decoded with Python's
-    `surrogateescape`, so they can be recovered; such text can't be sent. If several
-    fields have the same name, the first one counts; `pairs` has them all.
-    """
-
-    __slots__ = ("_first", "pairs")
-
-    def __init__(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple(pairs)
-        self._first = dict(reversed(self.pairs))
-
-    def __getitem__(self, name: str) -> str:
-        return self._first[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self.pairs))
-
-    def __len__(self) -> int:
-        return len(self._first)
-
-    def __repr__(self) -> str:
-        # Values may be confidential: show names only.
-        return f"Headers({', '.join(ascii(name)[:40] for name in self)})"
-
-
-class Fields(tuple[tuple[bytes, bytes], ...]):
-    """A whole entry as it is stored in the stream: its field pairs, in their order.
-
-    Requested with `payload=Fields`, for entries that other programs wrote.
-
-    Example:
-        >>> Fields([(b"temp", b"21"), (b"temp", b"22")]).get(b"temp")
-        b'21'
-    """
-
-    __slots__ = ()
-
-    def get(self, name: bytes) -> bytes | None:
-        """Return the first value with that name, or None."""
-        return next((value for field, value in self if field == name), None)
-
-    def __repr__(self) -> str:
-        return f"Fields({len(self)} pairs)"
 
 
 class Delivered(Protocol):

@@ -29,7 +29,8 @@ from penstock.credentials import Credentials, credentials_of
 from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
-from penstock.message import EntryId, Fields, Message
+from penstock.fields import Fields
+from penstock.message import EntryId, Message
 from penstock.options import EARLIEST, LATEST, Start, StartAt, place
 from penstock.sharding import ShardSearch
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigurationError
-from penstock.message import EntryId, Fields, Headers, Message, Receipt, Shard
+from penstock.fields import Fields, Headers
+from penstock.message import EntryId, Message, Receipt, Shard
 from penstock.transaction import Transaction
 
 MAX = 2**64 - 1

@@ -20,7 +20,7 @@ from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
 from penstock.durations import count
 from penstock.errors import ConfigurationError
-from penstock.message import Fields
+from penstock.fields import Fields
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Ordering, Ownership, choice
 

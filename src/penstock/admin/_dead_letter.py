@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from penstock._core.messages import dead_letter, envelope
 from penstock._core.protocol.replies import RawEntry
-from penstock.message import EntryId, Fields, Headers
+from penstock.fields import Fields, Headers
+from penstock.message import EntryId
 
 __all__ = ["DeadLetter", "DeadLetterList", "parse_entry"]
 

@@ -29,7 +29,8 @@ from penstock.codecs import (
     text_codec,
 )
 from penstock.errors import ClosedError, DecodeError, UsageError
-from penstock.message import EntryId, Fields, Message, Shard
+from penstock.fields import Fields
+from penstock.message import EntryId, Message, Shard
 from support.ledger import SpyLedger, only, state_of
 
 

@@ -10,7 +10,8 @@ from penstock._core.messages.decode_errors import reason
 from penstock._core.messages.envelope import PAYLOAD
 from penstock.codecs import Codec, content_type_of, media_type, raw_codec
 from penstock.errors import DecodeError
-from penstock.message import Delivered, Fields, Headers
+from penstock.fields import Fields, Headers
+from penstock.message import Delivered
 
 __all__ = ["Decoder", "undecodable"]
 

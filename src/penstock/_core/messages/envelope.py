@@ -14,7 +14,7 @@ from typing import Final
 from penstock._core.messages import dead_letter
 from penstock.codecs import media_type
 from penstock.errors import ConfigurationError
-from penstock.message import Headers
+from penstock.fields import Headers
 
 __all__ = [
     "CONTENT_TYPE",
