@@ -297,6 +297,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a hash": (commands.hgetall(b"h"), "%1 $1 a $1 b", {b"a": b"b"}),
     "a hash in RESP2": (commands.hgetall(b"h"), "*2 $1 a $1 b", {b"a": b"b"}),
     "no hash": (commands.hgetall(b"h"), "%0", {}),
+    "a field": (commands.hget(b"h", b"a"), "$1 x", b"x"),
+    "no field": (commands.hget(b"h", b"a"), "$-1", None),
     "fields": (commands.hmget(b"h", (b"a", b"b")), "*2 $-1 $1 x", [None, b"x"]),
     "a key that expires": (commands.pexpire(b"s", 5), ":1", 1),
     "replicas": (commands.wait(1, 100), ":1", 1),
