@@ -82,7 +82,8 @@ class ShardAdmin:
         for stream, most in found.items():
             mine = {name for name, index in shards[stream] if index < most}
             if mine:
-                names = {*(names - mine), stream}
+                names -= mine
+                names.add(stream)
         return sorted(names)
 
     async def _keys(self) -> list[bytes]:
