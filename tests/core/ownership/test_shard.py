@@ -441,7 +441,7 @@ def test_a_namesake_ends_the_shard() -> None:
     assert one.due_at() == NEVER
 
 
-@pytest.mark.parametrize("current", [b"2:a:run.2", b"nonsense", b""])
-def test_only_a_namesake_ends_it(current: bytes) -> None:
+@pytest.mark.parametrize("current", [b"2:a:run.2", b"1:a:another.1", b"nonsense", b""])
+def test_only_a_namesake_that_took_it_later_ends_it(current: bytes) -> None:
     one = lost(current)
     assert one.state is ShardState.LOST
