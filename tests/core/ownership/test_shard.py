@@ -429,6 +429,15 @@ def test_a_lost_read_ends_the_wait_of_a_lost_shard() -> None:
     assert one.read_lost(OURS, 1.2) == [Take(1, 2, 2)]
 
 
+def test_a_drained_shard_awaits_its_handlers_only_once() -> None:
+    one = live()
+    assert not one.awaits_handlers
+    one.unwanted(1.0)
+    assert one.awaits_handlers
+    one.handlers_done(OURS)
+    assert not one.awaits_handlers  # though `on_revoked` still runs
+
+
 def test_a_namesake_ends_the_shard() -> None:
     one = live()
     one.read_sent()
