@@ -232,11 +232,13 @@ class _Assembler(Generic[T]):
         )
 
     def _make_entry_queue(self) -> EntryQueue:
+        config = self._config
         return EntryQueue(
             self._ledger,
             self._outcomes.set,
             self._counts.begin,
             poison_guard(),
+            lease=config.lease,
             confirms=not self._on_demand,
             delay=self._delayed_acks,
             check=LoopBinding("consumer").check,
