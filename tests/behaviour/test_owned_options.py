@@ -248,3 +248,44 @@ async def test_closed_members_leave_no_connection_task_or_consumer_behind(
         for number in range(4):
             consumers = await redis.xinfo_consumers(f"{stream}:{number}", "g")
             assert len(consumers) <= 1
+
+
+async def test_a_message_whose_task_has_ended_is_delivered_again_after_a_lease(
+    url: str, stream: str
+) -> None:
+    options: dict[str, Any] = {"group": "g", "ownership": Owned(lease=0.5)}
+    async with Consumer(stream, url=url, **options) as consumer:
+        await send(url, stream, 1, 2, 3)
+
+        async def receive() -> Any:
+            return await consumer.next()
+
+        first = await asyncio.create_task(receive())
+        later = [await consumer.next() for _ in range(2)]
+        again = await consumer.next(timeout=20)
+        assert again is not None
+        assert again.id == first.id
+        assert again.id not in {message.id for message in later}
+        assert first.lost
+        assert not again.lost
+
+
+async def test_closing_waits_for_on_revoked_without_using_the_processor(
+    url: str, stream: str
+) -> None:
+    used = []
+
+    async def slowly(_: tuple[Shard, ...]) -> None:
+        before = time.process_time()
+        await asyncio.sleep(1.0)
+        used.append(time.process_time() - before)
+
+    options: dict[str, Any] = {"group": "g", "on_revoked": slowly}
+    async with Consumer(stream, url=url, ownership="owned", **options) as consumer:
+
+        async def owns() -> bool:
+            return consumer.statistics().owned == 1
+
+        await eventually(owns)
+    [seconds] = used
+    assert seconds < 0.1

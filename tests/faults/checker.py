@@ -57,6 +57,7 @@ _MAY_BE_FREQUENT |= {"group_missing", "group_recreated", "stream_recreated", "se
 _MAY_BE_FREQUENT |= {"shard_found", "shard_broken", "shard_healed"}
 _MAY_BE_FREQUENT |= {"commit_mismatch", "commit_dropped", "claimed", "outcome_late"}
 _MAY_BE_FREQUENT |= {"deleted_while_pending", "lease_lost"}
+_MAY_BE_FREQUENT |= {"shard_taken", "shard_freed", "shard_lost", "drain_incomplete"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Group:
             handlers do. Then failed messages are not tried again, either.
         once: Whether they are acknowledged on delivery, so that a lost reply loses
             them.
+        stale: Starts by members of a group with owned shards that the shard had been
+            taken from by then. They have no place in the order.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Group:
     acks: bool = True
     early: bool = False
     once: bool = False
+    stale: frozenset[Start] = frozenset()
 
 
 @dataclass
@@ -415,7 +419,8 @@ class _GroupCheck:
                     # What comes after the handler, a transaction for example, failed.
                     failed = f"handler_failed stream='orders' id={entry[1]} "
                     expected = expected or self._was_reported(failed, one, next_)
-                    expected = expected or self._was_reported("lease_lost", one, next_)
+                    for event in ("lease_lost", "shard_lost", "drain_incomplete"):
+                        expected = expected or self._was_reported(event, one, next_)
                     # A consumer that had no time to send its outcomes may be opened
                     # again in the same process.
                     expected = expected or self._was_reported(
@@ -472,18 +477,22 @@ class _GroupCheck:
         return (start.shard, start.key)
 
     def _check_overlaps(self) -> None:
-        """Check that a process handles one message of a lane at a time."""
+        """Check that a process handles one message of a lane at a time.
+
+        It may have lost a shard and own it again while a handler still runs.
+        """
         running: dict[tuple[object, ...], Start] = {}
         lanes: dict[Entry, tuple[object, ...]] = {}
         for step in self._index.history:
             if not isinstance(step, Start | End) or step.group != self._group.name:
                 continue
             entry = (step.shard, step.id)
+            owner = step.who, step.epoch
             if isinstance(step, End):
-                running.pop((step.who, *lanes.get(entry, ())), None)
+                running.pop((*owner, *lanes.get(entry, ())), None)
                 continue
             lanes[entry] = self._lane(step)
-            lane = (step.who, *lanes[entry])
+            lane = (*owner, *lanes[entry])
             if lane in running:
                 what = f"{step.shard} {step.id} during {running[lane].id}"
                 self._findings.overlapped.append(self._name(what))
@@ -499,7 +508,8 @@ class _GroupCheck:
             # its process died at its last attempt; after a rewind it starts late. So
             # does an entry that a fault had taken from the group.
             lost = self._excused("loss", entry, start.message)
-            if entry in seen or entry in self._dead or lost:
+            stale = start in self._group.stale
+            if entry in seen or entry in self._dead or lost or stale:
                 continue
             seen.add(entry)
             lane, id_ = self._lane(start), EntryId.parse(start.id)

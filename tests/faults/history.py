@@ -78,7 +78,11 @@ class Failed(_Record, frozen=True):
 
 
 class Start(_Record, frozen=True):
-    """A handler was started with this message."""
+    """A handler was started with this message.
+
+    Attributes:
+        epoch: The number of its shard's ownership; 0 where shards are not owned.
+    """
 
     group: str
     shard: int
@@ -87,6 +91,7 @@ class Start(_Record, frozen=True):
     message: str
     key: str
     digest: str
+    epoch: int = 0
 
 
 class End(_Record, frozen=True):
@@ -95,6 +100,7 @@ class End(_Record, frozen=True):
     Attributes:
         ok: Whether it returns; otherwise it raises.
         lost: Whether another consumer has claimed the message by now.
+        epoch: See `Start`.
     """
 
     group: str
@@ -102,6 +108,7 @@ class End(_Record, frozen=True):
     id: str
     ok: bool
     lost: bool = False
+    epoch: int = 0
 
 
 class Acked(_Record, frozen=True):

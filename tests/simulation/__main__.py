@@ -4,6 +4,7 @@ python -m simulation --seconds 60 --seed 1
 python -m simulation --seconds 3600 --findings 20 --shrink 0
 python -m simulation --seed 17 --rounds 1 --timeline
 python -m simulation --replay FILE
+python -m simulation --owned --seconds 60
 python -m simulation --plants --jobs 1 --seconds 300
 """
 
@@ -20,6 +21,7 @@ from typing import Final
 import msgspec
 
 from simulation.explore import carry_out, explore, plan_of, pool, shrunk
+from simulation.owned_plants import OWNED_PLANTS
 from simulation.plan import Plan
 from simulation.plants import PLANTS
 
@@ -37,6 +39,7 @@ def report(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         plant=options.plant,
         findings=options.findings,
+        owned=options.owned,
         report=partial(print, flush=True),
     )
     elapsed = time.perf_counter() - began
@@ -51,9 +54,10 @@ def report(options: argparse.Namespace) -> int:
     print(f"{finding}\n{finding.text}")
     if options.shrink:
         with pool(1) as processes:
-            plan = processes.submit(
-                shrunk, finding, options.plant, options.shrink
-            ).result()
+            work = partial(
+                shrunk, finding, options.plant, options.shrink, owned=options.owned
+            )
+            plan = processes.submit(work).result()
         keep(plan, options)
     return 1
 
@@ -68,6 +72,7 @@ def hunt(options: argparse.Namespace) -> int:
             rounds=options.rounds,
             jobs=options.jobs,
             plant=plant,
+            owned=True if plant in OWNED_PLANTS else options.owned,
         )
         kinds = sorted({kind for each in found.findings for kind in each.kinds})
         shown = ", ".join(kinds) or "not found"
@@ -125,6 +130,12 @@ def main() -> int:
     parser.add_argument(
         "--shrink", type=float, default=60, help="seconds for shrinking"
     )
+    parser.add_argument(
+        "--owned",
+        action="store_const",
+        const=True,
+        help="only plans in which consumers own shards",
+    )
     parser.add_argument("--keep", default="findings", help="the folder for findings")
     parser.add_argument("--replay", type=Path, help="a stored plan to carry out")
     parser.add_argument("--timeline", action="store_true", help="show what happens")
@@ -135,7 +146,11 @@ def main() -> int:
         plan = msgspec.json.decode(options.replay.read_bytes(), type=Plan)
         return show(plan, options.plant, timeline=options.timeline)
     if options.rounds == 1:
-        return show(plan_of(options.seed), options.plant, timeline=options.timeline)
+        return show(
+            plan_of(options.seed, owned=options.owned),
+            options.plant,
+            timeline=options.timeline,
+        )
     return report(options)
 
 

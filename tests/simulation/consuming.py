@@ -17,14 +17,18 @@ from penstock import (
     Claim,
     CommandError,
     Commit,
+    ConfigurationError,
     Consumer,
     GaveUp,
+    Owned,
+    PenstockError,
     Prefetch,
     Retry,
 )
 from simulation.handling import Handler
 from simulation.journal import Journal
 from simulation.opening import cancel_openings
+from simulation.owning import Callbacks
 from simulation.plan import ConsumerPlan
 from simulation.routing import run_router
 from simulation.steps import take_steps
@@ -49,6 +53,8 @@ def options_of(plan: ConsumerPlan) -> dict[str, Any]:
     if retry := options.get("retry"):
         hopeless = {"give_up_on": ValueError} if retry.get("give_up_on") else {}
         options["retry"] = Retry(**{**retry, **hopeless})
+    if ownership := options.get("ownership"):
+        options["ownership"] = Owned(**ownership)
     if letters := options.get("dead_letters"):
         options["dead_letters"] = _DEAD_LETTERS.get(letters, letters)
     return options
@@ -95,6 +101,8 @@ class _Program:
         self._options = options_of(plan)
         if plan.group:
             self._options |= {"group": plan.group, "name": name}
+        if plan.owned:
+            self._options |= Callbacks(plan.group, journal).options
         self._how = dict(plan.run)
         self._how.pop("consumers", None)
         if self._options.get("auto_commit") in {"rolling", "disabled"}:
@@ -110,10 +118,12 @@ class _Program:
             await cancel_openings(self._make(), chance)
         while not self._over.is_set():
             consumer = self._make()
+            if self._plan.owned:
+                self._journal.note(f"member {consumer.name}")
             self._starts_before = self._handler.starts
             try:
                 await self._consume(consumer)
-            except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
+            except (PenstockError, ExceptionGroup) as error:
                 self._excuse(error)
                 await asyncio.sleep(0.3)
             except (GeneratorExit, SystemExit, KeyboardInterrupt) as error:
@@ -145,7 +155,7 @@ class _Program:
             # It would stop the next consumer, too.
             self._journal.note("gave up")
             self._options.pop("dead_letters", None)
-        elif isinstance(error, AccessError):
+        elif isinstance(error, AccessError) or _refuses_scripts(error):
             # Only a fault takes permissions away.
             self._journal.note("no access")
         elif isinstance(error, CommandError) and (
@@ -183,6 +193,11 @@ class _Program:
                 raise
         # A call that was under way has to end when the consumer closes.
         await steps
+
+
+def _refuses_scripts(error: Exception) -> bool:
+    """Return whether scripts are refused, without which no shards are owned."""
+    return isinstance(error, ConfigurationError) and "scripts" in str(error)
 
 
 def _passes(error: CommandError) -> bool:

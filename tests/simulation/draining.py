@@ -17,6 +17,8 @@ __all__ = ["Attempts", "drain"]
 _PATIENCE: Final = 60.0
 # Seconds after which nothing is left of what was handled.
 _QUIET: Final = 3.0
+# Seconds within which owned shards must be where they belong, from then on.
+_SETTLED: Final = 20.0
 
 
 async def drain(run: Run) -> None:
@@ -40,6 +42,7 @@ async def drain(run: Run) -> None:
                 # Messages may have been handled again meanwhile, and be held still.
                 if not any(isinstance(record, Start) for record in since):
                     run.memory.check_empty()
+                await _settle(run)
                 return
             # Somebody has set a group back meanwhile, for example by a seek.
             moved, fewest = run.world.time(), None
@@ -50,6 +53,16 @@ async def drain(run: Run) -> None:
             moved = run.world.time()
         await asyncio.sleep(0.5)
     run.world.record("operator", "not everything is handled")
+
+
+async def _settle(run: Run) -> None:
+    """Wait until each owned shard is owned by the member that should have it."""
+    end = run.world.time() + _SETTLED
+    while unsettled := run.oracle.owned.unsettled():
+        if run.world.time() > end:
+            run.fail("unsettled", "; ".join(unsettled))
+            return
+        await asyncio.sleep(0.1)
 
 
 class Attempts:

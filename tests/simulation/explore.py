@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from typing import Final
@@ -68,9 +69,9 @@ class Explored:
         self.findings += other.findings
 
 
-def plan_of(seed: int) -> Plan:
-    """Return the plan that a seed brings."""
-    return generate(seed, FAMILIES, [*STEPS])
+def plan_of(seed: int, *, owned: bool | None = None) -> Plan:
+    """Return the plan that a seed brings; `owned`: whether shards are owned."""
+    return generate(seed, FAMILIES, [*STEPS], owned=owned)
 
 
 def carry_out(plan: Plan, plant: str = "") -> Result:
@@ -79,13 +80,15 @@ def carry_out(plan: Plan, plant: str = "") -> Result:
         return run(plan)
 
 
-def simulate(seeds: list[int], plant: str, most: int) -> Explored:
+def simulate(
+    seeds: list[int], plant: str, most: int, *, owned: bool | None = None
+) -> Explored:
     """Carry out the plans of seeds, up to so many findings."""
     # What is there by now never becomes garbage, so it need not be looked through.
     gc.freeze()
     began, found = time.process_time(), Explored()
     for seed in seeds:
-        result = carry_out(plan_of(seed), plant)
+        result = carry_out(plan_of(seed, owned=owned), plant)
         found.runs += 1
         found.simulated += result.seconds
         if result.kinds:
@@ -98,13 +101,15 @@ def simulate(seeds: list[int], plant: str, most: int) -> Explored:
     return found
 
 
-def shrunk(finding: Finding, plant: str, seconds: float) -> Plan:
+def shrunk(
+    finding: Finding, plant: str, seconds: float, *, owned: bool | None = None
+) -> Plan:
     """Return the smallest plan found that shows the same."""
 
     def fails(plan: Plan) -> bool:
         return bool(carry_out(plan, plant).kinds & finding.kinds)
 
-    return shrink(plan_of(finding.seed), fails, seconds)
+    return shrink(plan_of(finding.seed, owned=owned), fails, seconds)
 
 
 def pool(jobs: int) -> ProcessPoolExecutor:
@@ -122,6 +127,7 @@ def explore(
     jobs: int,
     plant: str,
     findings: int = 1,
+    owned: bool | None = None,
     report: Callable[[Finding], object] = lambda _: None,
 ) -> Explored:
     """Carry out plans until the time is over, or enough is found.
@@ -133,6 +139,7 @@ def explore(
         jobs: The number of processes.
         plant: A defect to plant.
         findings: The number of findings after which no more plans are begun.
+        owned: Whether shards are owned; None: the seed decides.
         report: Called with each finding.
     """
     end, found = time.perf_counter() + seconds, Explored()
@@ -146,7 +153,8 @@ def explore(
                 seeds = next(batches, None)
                 if seeds is None:
                     break
-                waiting.add(processes.submit(simulate, seeds, plant, findings))
+                work = partial(simulate, seeds, plant, findings, owned=owned)
+                waiting.add(processes.submit(work))
             if not waiting:
                 return found
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GROUPS", "LOSSES"]
 
-
 # -- streams and groups ----------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from simulation import swarm
+from simulation import choices, owned_plans, swarm
 from simulation.plan import (
     ConsumerPlan,
     FaultPlan,
@@ -32,39 +32,6 @@ _NETWORKS: Final = (
     NetworkPlan(delay=0.03, jitter=0.02),
     NetworkPlan(delay=0.0002, jitter=0.01, pieces=0.5),
 )
-_CLAIMS: Final = (
-    {"idle": 2.0, "interval": 0.5},
-    {"idle": 2.0, "interval": 1.0},
-    {"idle": 5.0, "interval": 1.0},
-    {"idle": 0.8, "interval": 0.2},
-)
-_COMMITS: Final[tuple[dict[str, Any], ...]] = (
-    {},
-    {},
-    {"interval": 0},
-    {"interval": 1.0},
-    {"max_pending": 3},
-)
-_PREFETCH: Final[tuple[dict[str, Any], ...]] = (
-    {},
-    {},
-    {},
-    {"max_messages": 5},
-    {"max_bytes": 4000},
-    {"max_messages": 1},
-)
-_RETRIES: Final = (
-    {"max_attempts": 3, "backoff": [0.05, 0.2]},
-    {"max_attempts": 2, "backoff": [0.5]},
-    {"max_attempts": 5, "backoff": [0.0]},
-    {"max_attempts": 1},
-)
-_CLOSING: Final[tuple[dict[str, Any], ...]] = (
-    {},
-    {},
-    {"close_timeout": 0.0},
-    {"close_timeout": 1.0},
-)
 # Messages of a burst that each of several consumers handles too fast to count, and the
 # seconds between two bursts.
 _BURST: Final = 300
@@ -73,7 +40,11 @@ _FAST: Final = {"concurrency": 4}
 _STYLES: Final = ("run", "loop", "next", "take", "batches", "storm")
 
 
-# How often each scenario comes, in percent.
+# The share of plans whose consumers own the shards, and of those in which members only
+# join and leave.
+_OWNED: Final = 0.15
+_PEACEFUL: Final = 0.15
+# How often each other scenario comes, in percent.
 _SHARES: Final = {
     "anything": 74,
     "flood": 6,
@@ -83,15 +54,26 @@ _SHARES: Final = {
 }
 
 
-def generate(seed: int, kinds: dict[str, list[str]], steps: list[str]) -> Plan:
+def generate(
+    seed: int,
+    kinds: dict[str, list[str]],
+    steps: list[str],
+    *,
+    owned: bool | None = None,
+) -> Plan:
     """Make up a plan.
 
     Args:
         seed: Decides the plan.
         kinds: The names of faults by family.
         steps: The names of steps.
+        owned: Whether the shards are owned; None: the seed decides.
     """
-    return _Generator(Random(seed), kinds, steps).plan(seed)
+    generator = _Generator(Random(seed), kinds, steps)
+    if owned is None:
+        # By a number of its own, so that all other seeds bring the plans they brought.
+        owned = Random(f"owned {seed}").random() < _OWNED
+    return generator.owned_plan(seed) if owned else generator.plan(seed)
 
 
 class _Generator:
@@ -105,20 +87,41 @@ class _Generator:
         self._producing = swarm.Producing()
 
     def plan(self, seed: int) -> Plan:
+        """Make up a plan whose consumers share the shards."""
+        plan = self._empty(seed, (0, 0, 1, 2, 3))
+        (scenario,) = self._chance.choices([*_SHARES], [*_SHARES.values()])
+        parts = getattr(self, f"_{scenario}")(plan.seconds, plan.shards)
+        return replace(plan, **parts)
+
+    def owned_plan(self, seed: int) -> Plan:
+        """Make up a plan whose consumers own the shards."""
+        plan = self._empty(seed, (1, 2, 3, 3, 5))
+        options = self._common()
+        del options["claim"]
+        return replace(
+            plan,
+            consumers=tuple(owned_plans.consumers(self._chance, plan.seconds, options)),
+            producers=tuple(self._producers(plan.seconds, plan.shards)),
+            faults=tuple(
+                self._repeated("terminate", plan.seconds)
+                if self._chance.random() < _PEACEFUL
+                else self._faults(plan.seconds)
+            ),
+        )
+
+    def _empty(self, seed: int, shards: tuple[int, ...]) -> Plan:
         chance = self._chance
         seconds = chance.choice((5.0, 10.0, 20.0))
-        shards = chance.choice((0, 0, 1, 2, 3))
+        number = chance.choice(shards)
         self._tasks = swarm.tasks(chance)
         self._producing = swarm.producing(chance)
-        plan = Plan(
+        return Plan(
             seed=seed,
             version=chance.choice(_VERSIONS),
             network=chance.choice(_NETWORKS),
-            shards=shards,
+            shards=number,
             seconds=seconds,
         )
-        (scenario,) = chance.choices([*_SHARES], [*_SHARES.values()])
-        return replace(plan, **getattr(self, f"_{scenario}")(seconds, shards))
 
     def _anything(self, seconds: float, shards: int) -> dict[str, Any]:
         """Make up a bit of everything."""
@@ -200,7 +203,7 @@ class _Generator:
 
     def _flood(self, seconds: float, shards: int) -> dict[str, Any]:
         """Make up bursts that two consumers handle too fast to count each start."""
-        common = {**self._common(), "claim": self._chance.choice(_CLAIMS[:3])}
+        common = {**self._common(), "claim": self._chance.choice(choices.CLAIMS[:3])}
         consumers = tuple(
             ConsumerPlan(f"shared{number}", "shared", options=common, run=_FAST)
             for number in range(2)
@@ -265,15 +268,7 @@ class _Generator:
         return found
 
     def _common(self) -> dict[str, Any]:
-        chance = self._chance
-        return {
-            "claim": chance.choice(_CLAIMS),
-            "commit": chance.choice(_COMMITS),
-            "prefetch": chance.choice(_PREFETCH),
-            "retry": {**chance.choice(_RETRIES), **swarm.retry(chance)},
-            **swarm.dead_letters(chance),
-            **chance.choice(_CLOSING),
-        }
+        return choices.common(self._chance)
 
     def _steps_of(self, seconds: float) -> tuple[StepPlan, ...]:
         chance = self._chance

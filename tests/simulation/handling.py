@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from faults.history import End, Start, digest
 from faults.task import Task, parse
@@ -162,6 +162,9 @@ class Handler(CommonHandler):
             digest=digest(message.payload),
         )
         return task
+
+    def _names(self, message: Message[bytes]) -> dict[str, Any]:
+        return {**super()._names(message), "epoch": message.epoch}
 
     def _settled(self, message: Message[bytes]) -> bool:
         """Return whether a message's task is to be nacked or rejected."""

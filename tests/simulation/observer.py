@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from faults.history import Acked, DeadLettered, Pending, Stored, digest
@@ -42,6 +42,8 @@ class Observer:
         self._journal = journal
         self._letters = [_Letters(key.encode()) for key in dead]
         self._progress: dict[tuple[int, bytes], _Progress] = {}
+        # Called after each command that may have taken or freed an owned shard.
+        self.on_script: Callable[[], None] | None = None
         self.follow(server)
 
     def follow(self, server: Server) -> None:
@@ -64,6 +66,8 @@ class Observer:
         """Look at once after commands that may acknowledge."""
         if words[0].upper() in {b"XACK", b"EVAL", b"EVALSHA", b"EXEC"}:
             self.look()
+            if self.on_script is not None:
+                self.on_script()
 
     def look(self) -> None:
         """Record what was dead-lettered or acknowledged since the last look."""

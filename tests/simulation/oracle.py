@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from unittest.mock import patch
 
 from faults.history import Excuse, Note, Record, Start
+from simulation.owned_oracle import OwnedOracle
 from simulation.plan import ConsumerPlan
 from simulation.process import Process
 from simulation.server import ids
@@ -134,6 +135,8 @@ class Oracle:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        # Checks consumers that own shards.
+        self.owned = OwnedOracle(run)
         self._entries: dict[tuple[int, bytes, int], _Entry] = {}
         # The processes by their names, and the latest ones by consumers' names.
         self._lives: dict[str, _Life] = {}
@@ -160,6 +163,8 @@ class Oracle:
             for number in range(1, plan.run.get("consumers", 1)):
                 other = life.name + b"-%d" % number if name else b""
                 self._latest[group.encode(), other] = life
+        if plan.owned:
+            self.owned.begins(who, name, plan, process)
 
     @contextmanager
     def disturbed(self, kind: str) -> Iterator[None]:
@@ -178,9 +183,10 @@ class Oracle:
 
     def seen(self, record: Record) -> None:
         """Check what a consumer's process has just recorded."""
+        self.owned.seen(record)
         if isinstance(record, Start):
             life = self._lives.get(record.who)
-            if life is not None and life.group:
+            if life is not None and life.group and not life.plan.owned:
                 self._started(life, record)
         elif isinstance(record, Note):
             self._noted(record)
@@ -224,7 +230,7 @@ class Oracle:
 
     def _life(self, group: bytes, consumer: Consumer) -> _Life | None:
         """Return the process of a consumer; None for a stranger."""
-        if consumer.name == b"stranger":
+        if consumer.name == b"stranger" or group.decode() in self.owned.groups:
             return None
         found = self._latest.get((group, consumer.name))
         return found or self._latest.get((group, b""))
@@ -340,7 +346,7 @@ class Oracle:
             group, shard, id_ = rest.split()
             # Where handlers have a time limit, that may have ended it.
             limited = "timeout" in life.plan.options.get("retry", {})
-            if life.terminated and not limited:
+            if life.terminated and not limited and not life.plan.owned:
                 key = int(shard), group.encode(), ids.parse(id_.encode())
                 self._entries[key].starts -= 1
         elif word == "idle":
@@ -364,7 +370,10 @@ class Oracle:
         calm = self._run.world.time() - _CALM
         paused = any(step.what == "pause" for step in life.plan.steps)
         quiet = not self._disturbing and max(self._disturbed, life.since) < calm
-        if quiet and not paused:
+        # A member that holds up its loop for longer than its lease loses its shards.
+        producers = self._run.plan.producers
+        blocked = life.plan.owned and any("block 1.5" in p.tasks for p in producers)
+        if quiet and not (paused or blocked):
             self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
 
     def _check_released(self, life: _Life) -> None:

@@ -51,6 +51,7 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
         run: Options of the style, for example those of `Consumer.run`.
         steps: What it does besides.
         cancels: Whether it cancels its opening a few times before it opens.
+        unnamed: Whether Penstock chooses its name in the group.
     """
 
     name: str
@@ -61,6 +62,12 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
     run: dict[str, Any] = {}
     steps: tuple[StepPlan, ...] = ()
     cancels: bool = False
+    unnamed: bool = False
+
+    @property
+    def owned(self) -> bool:
+        """Whether it owns shards."""
+        return "ownership" in self.options
 
     @property
     def groups(self) -> tuple[str, ...]:

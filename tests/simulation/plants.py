@@ -40,12 +40,13 @@ from penstock._tasks.reading.reader import Reader
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.recreated_streams import RecreatedStreams
 from penstock._tasks.wakeups import WaiterQueue
+from simulation.owned_plants import OWNED_PLANTS
 
 __all__ = ["PLANTS", "planted"]
 
 Plant: TypeAlias = Callable[[], AbstractContextManager[None]]
 
-PLANTS: Final[dict[str, Plant]] = {}
+PLANTS: Final[dict[str, Plant]] = {**OWNED_PLANTS}
 """All planted defects by name."""
 
 

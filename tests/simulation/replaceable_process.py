@@ -53,7 +53,7 @@ class ReplaceableProcess:
             # A consumer that keeps the order has one name, which Penstock chooses.
             name: str | None = who if renamed else self.plan.name
             alone = self.plan.options.get("mode") == "resumable"
-            name = None if alone else name
+            name = None if alone or self.plan.unnamed else name
             assert self.process is not None
             self._run.oracle.begins(who, name, self.plan, self.process)
             plan = self.plan

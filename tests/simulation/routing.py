@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from penstock import AccessError, CommandError, GaveUp, Message, Router
 from simulation.handling import Handler
+from simulation.owning import Callbacks
 from simulation.plan import ConsumerPlan
 
 __all__ = ["run_router"]
@@ -29,6 +30,8 @@ def _router(
     router = Router(_URL, open_timeout=600, on_event=handlers[0].event)
     for group, handler in zip(plan.groups, handlers, strict=True):
         how = {"group": group, "name": name, **options}
+        if plan.owned:
+            how |= Callbacks(group, handler).options
 
         async def created(message: Message[bytes], handler: Handler = handler) -> None:
             await handler.handle(message)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from faults.checker import Group, Report, check
 from faults.history import Excuse, History
@@ -29,6 +29,7 @@ from simulation.observer import Observer
 from simulation.oracle import Oracle
 from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
 from simulation.process import Process
+from simulation.promises import policy_of, promise_of
 from simulation.replaceable_process import ReplaceableProcess
 from simulation.seams import installed
 from simulation.server.server import Server
@@ -136,6 +137,8 @@ class Run:
         self.observer = Observer(
             self.server, self.keys, self.groups, self.dead, self.journal
         )
+        if self.oracle.owned.groups:
+            self.observer.on_script = self.oracle.owned.looked
         self.foreign = Stranger(self)
 
     def carry_out(self) -> Result:
@@ -157,7 +160,11 @@ class Run:
             raise operator.error
         checks.complete(self.plan, self.history)
         report = check(self.history, self._promises())
-        for kind, what in checks.findings(self.plan, self.history):
+        found = [
+            *checks.findings(self.plan, self.history),
+            *self.oracle.owned.findings(self.history, report.repeated),
+        ]
+        for kind, what in found:
             self.failures.setdefault(kind, []).append(what)
         checks.allow(self.plan, report.findings)
         return Result(
@@ -183,7 +190,7 @@ class Run:
 
     def killed(self, plan: ConsumerPlan | ProducerPlan | OperatorPlan) -> None:
         """Record what the end of a process may have lost."""
-        if isinstance(plan, ConsumerPlan) and _policy(plan) == "delayed":
+        if isinstance(plan, ConsumerPlan) and policy_of(plan) == "delayed":
             since, what = self.world.time(), ["loss", "ack"]
             self.journal.add(Excuse, since=since, what=what, group=plan.group)
 
@@ -195,7 +202,11 @@ class Run:
     def _promises(self) -> list[Group]:
         plans = self.plan.consumers
         return [
-            _promise(g, [c for c in plans if g in c.groups or g == c.group])
+            promise_of(
+                g,
+                [c for c in plans if g in c.groups or g == c.group],
+                frozenset(self.oracle.owned.stale),
+            )
             for g in sorted({g for c in plans for g in (c.group, *c.groups)})
         ]
 
@@ -297,41 +308,6 @@ class Run:
         for name, count in counts.items():
             if count > 1 + rewinds:
                 self.fail("applied_twice", f"{name}: {count} times")
-
-
-def _policy(plan: ConsumerPlan) -> str:
-    return str(plan.options.get("auto_commit", "processed"))
-
-
-def _promise(name: str, consumers: list[ConsumerPlan]) -> Group:
-    """Return what is promised to a group, by the options of its consumers."""
-    if not name:
-        return Group("realtime", "shard", acks=False)
-    policies = {_policy(each) for each in consumers}
-    once = "immediate" in policies
-    early = once or "delayed" in policies
-    return Group(name, _order(consumers), early=early, once=once)
-
-
-def _order(
-    consumers: list[ConsumerPlan],
-) -> Literal["shard", "key", "key within"] | None:
-    first = consumers[0]
-    runs = {"run", "router", "reopening", "direct", "threads"}
-    if len(consumers) > 1 or first.options.get("mode") != "resumable":
-        keyed = all(
-            c.style in runs
-            and c.run.get("ordering") in {"key", "shard"}
-            and c.run.get("consumers", 1) == 1
-            for c in consumers
-        )
-        return "key within" if keyed else None
-    if first.style in runs and first.run.get("ordering") == "key":
-        return "key"
-    sequential = first.style in {"loop", "next", "take", "batches", "lists"} or (
-        first.style in runs and first.run.get("concurrency", 1) == 1
-    )
-    return "shard" if sequential else None
 
 
 def _stacks(process: Process) -> str:

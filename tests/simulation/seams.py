@@ -1,15 +1,22 @@
-"""Seams: the places where the client asks for time, chance and threads."""
+"""Seams: the places where the client asks for time, chance, threads and its name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 from penstock import _chance, _clock
+from penstock._tasks import consumer_config
 from simulation import threads
 from simulation.world import World
 
 __all__ = ["installed"]
+
+
+def _consumer_name() -> str:
+    """Return a unique name, which does not depend on the machine and the process."""
+    return f"host:1:{_chance.token(4)}"
 
 
 @contextmanager
@@ -23,7 +30,10 @@ def installed(world: World) -> Iterator[None]:
     _chance.below = world.chance.randrange
     _chance.token = lambda size: world.chance.randbytes(size).hex()
     try:
-        with threads.simulated():
+        with (
+            threads.simulated(),
+            patch.object(consumer_config, "consumer_name", _consumer_name),
+        ):
             yield
     finally:
         _clock.monotonic, _clock.boottime, _clock.wall = clock

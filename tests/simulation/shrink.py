@@ -120,7 +120,7 @@ def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:
 def _without_each(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in options:
         # Without these, other messages are for the consumer, or elsewhere.
-        if name not in {"mode", "start", "shards"}:
+        if name not in {"mode", "start", "shards", "ownership"}:
             yield {key: value for key, value in options.items() if key != name}
 
 

@@ -14,6 +14,7 @@ from simulation.world import World
 
 def _message(number: int, task: str) -> Any:
     return SimpleNamespace(
+        epoch=0,
         payload=f"m{number} {task}\n".encode(),
         shard=0,
         id=f"{number}-0",

@@ -20,6 +20,7 @@ from simulation.plants import PLANTS, planted
 _PLANS: Final = Path(__file__).parent / "plans"
 
 FOUND: Final = {
+    "acks_of_anybody": "acked_by_others",
     "commit_for_ever": "hangs",
     "group_at_end": "lost",
     "interrupted_acked": "lost",

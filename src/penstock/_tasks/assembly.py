@@ -232,11 +232,13 @@ class _Assembler(Generic[T]):
         )
 
     def _make_entry_queue(self) -> EntryQueue:
+        config = self._config
         return EntryQueue(
             self._ledger,
             self._outcomes.set,
             self._counts.begin,
             poison_guard(),
+            lease=config.lease,
             confirms=not self._on_demand,
             delay=self._delayed_acks,
             check=LoopBinding("consumer").check,
@@ -258,11 +260,12 @@ class _Assembler(Generic[T]):
     def _make_checkouts(self) -> Checkouts[T]:
         config = self._config
         group = config.member.group if config.member else ""
+        over = [self._streams.abandoned] if self._streams else []
         return Checkouts(
             self._entry_queue,
             self._ledger,
             self._make_settler(Settler),
-            Abandoned(group, config.lease, config.on_event),
+            Abandoned(group, config.lease, config.on_event, *over),
             ack=config.policy is AutoCommit.PROCESSED,
         )
 

@@ -429,6 +429,15 @@ def test_a_lost_read_ends_the_wait_of_a_lost_shard() -> None:
     assert one.read_lost(OURS, 1.2) == [Take(1, 2, 2)]
 
 
+def test_a_drained_shard_awaits_its_handlers_only_once() -> None:
+    one = live()
+    assert not one.awaits_handlers
+    one.unwanted(1.0)
+    assert one.awaits_handlers
+    one.handlers_done(OURS)
+    assert not one.awaits_handlers  # though `on_revoked` still runs
+
+
 def test_a_namesake_ends_the_shard() -> None:
     one = live()
     one.read_sent()
@@ -441,7 +450,7 @@ def test_a_namesake_ends_the_shard() -> None:
     assert one.due_at() == NEVER
 
 
-@pytest.mark.parametrize("current", [b"2:a:run.2", b"nonsense", b""])
-def test_only_a_namesake_ends_it(current: bytes) -> None:
+@pytest.mark.parametrize("current", [b"2:a:run.2", b"1:a:another.1", b"nonsense", b""])
+def test_only_a_namesake_that_took_it_later_ends_it(current: bytes) -> None:
     one = lost(current)
     assert one.state is ShardState.LOST

@@ -259,7 +259,7 @@ class OwnedShard(ShardSteps):
         actions: list[ShardAction] = [DropQueue(), *self._open.end(CallLost())]
         if owner := Token.parse(current):
             self._requests.number = max(self._requests.number, owner.number)
-            if owner.member == token.member and owner.run != token.run:
+            if owner.is_namesake_after(token):
                 self._move("namesake")
                 actions.append(NameInUse())
         return actions + self._settle(now)

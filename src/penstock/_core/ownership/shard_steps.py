@@ -100,14 +100,19 @@ class ShardSteps:
         live = self.state is ShardState.LIVE
         return self._lease.until if live else float("inf")
 
+    @property
+    def awaits_handlers(self) -> bool:
+        """Whether it is given up, and its handlers are not known to be done."""
+        return self.state is ShardState.DRAINING and not self._open.handlers_done
+
     def may_read(self, now: float) -> bool:
         """Return whether a read may be sent."""
         return self.may_start(now) and not (self._open.reading or self._open.claiming)
 
     def counts(self, token: Token) -> bool:
         """Return whether an outcome counts whose handler started under a token."""
-        abandoned = self.state is ShardState.DRAINING and self._open.handlers_done
-        return token == self.token and self.state in OWNED and not abandoned
+        given_up = self.state is ShardState.DRAINING and not self.awaits_handlers
+        return token == self.token and self.state in OWNED and not given_up
 
     def _take(self, now: float) -> list[ShardAction]:
         if self.state is not ShardState.ABSENT or now < self._requests.due_at():

@@ -35,6 +35,15 @@ class Token(NamedTuple):
         """Return the token as the server keeps it."""
         return f"{self.number}:{self.member}:{self.run}.{self.serial}".encode()
 
+    def is_namesake_after(self, other: Token) -> bool:
+        """Return whether a process of the same name took the shard after another one.
+
+        A server that fell back to older data may have the token of this member's last
+        process once more. Its number is lower.
+        """
+        namesake = self.member == other.member and self.run != other.run
+        return namesake and self.number > other.number
+
     @classmethod
     def parse(cls, raw: bytes) -> Token | None:
         """Read a token; None if it is none, which is how a free shard's looks."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from penstock import _clock
@@ -36,12 +36,21 @@ class Abandoned:
         group: The group's name.
         lease: The lease in seconds.
         on_event: Called to report the entries that were not acknowledged.
+        on_over: Called with these entries when their lease has ended. In shared shards
+            nothing has to be done: any consumer may claim them then.
     """
 
-    def __init__(self, group: str, lease: float, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        group: str,
+        lease: float,
+        on_event: OnEvent,
+        on_over: Callable[[Iterable[Entry]], None] = lambda _: None,
+    ) -> None:
         self._group = group
         self._lease = lease
         self._on_event = on_event
+        self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         # Each entry with the time at which its lease ends, the oldest first.
         self._entries: deque[tuple[float, Entry]] = deque()
@@ -68,6 +77,7 @@ class Abandoned:
         while self._entries and self._entries[0][0] <= now:
             ended.append(self._entries.popleft()[1])
         self._report(ended)
+        self._on_over(filter(_has_no_outcome, ended))
         while self._entries and not _has_no_outcome(self._entries[0][1]):
             self._entries.popleft()
         if self._entries:

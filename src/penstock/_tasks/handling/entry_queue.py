@@ -43,6 +43,7 @@ class EntryQueue:
         begin: Counts attempts that are about to start; returns the entries that may
             start.
         guard: Decides when a possible poison message may run, and when others may.
+        lease: The lease in seconds, of entries or of owned shards.
         confirms: Whether outcomes are sent without the user's demand.
         delay: Under DELAYED, records which entries are handed out and when.
         check: Refuses calls from another event loop or thread.
@@ -74,6 +75,7 @@ class EntryQueue:
         begin: Callable[[Sequence[Entry]], Awaitable[list[Entry]]],
         guard: PoisonGuard,
         *,
+        lease: float,
         confirms: bool,
         delay: DelayedAcks | None = None,
         check: Callable[[], None],
@@ -94,7 +96,7 @@ class EntryQueue:
         self.guard_member = GuardMember(
             guard,
             ledger,
-            lease=ledger.leases.terms.seconds,
+            lease=lease,
             confirms=confirms,
             on_hold=self._hold,
             on_wake=self.waiters.wake_all,

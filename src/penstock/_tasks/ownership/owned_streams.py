@@ -10,6 +10,7 @@ import anyio
 
 from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.ownership.callbacks import Callbacks
 from penstock._tasks.ownership.owned_shards import OwnedMembership
@@ -186,6 +187,15 @@ class OwnedStreams(StoppableTask):
     def owner_of(self, shard: Shard) -> ShardOwner:
         """Return the owner of a shard."""
         return next(owner for owner in self._owners() if owner.shard == shard)
+
+    def abandoned(self, entries: Iterable[Entry]) -> None:
+        """Have messages delivered again that nobody will acknowledge any more."""
+        shards: dict[Shard, None] = {}
+        for entry in entries:
+            self._ledger.removals.lose(entry)
+            shards[entry.shard] = None
+        for shard in shards:
+            self._parts.readers.recover_again(shard)
 
     def _owners(self) -> list[ShardOwner]:
         return [owner for m in self._members.values() for owner in m.owners]

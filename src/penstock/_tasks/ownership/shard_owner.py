@@ -146,7 +146,7 @@ class ShardOwner:
 
     def look(self) -> None:
         """Check whether the shard is drained."""
-        if not self._draining:
+        if not self.core.awaits_handlers:
             return
         self._release()  # what is to be tried again
         if self._parts.ledger.is_done_with(self.shard):

@@ -18,7 +18,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 
-__all__ = ["ReadFence"]
+__all__ = ["ReadFence", "Ticket"]
 
 # Errors that do not say that nothing is pending.
 _REFUSES: Final = frozenset((ErrorKind.FATAL, ErrorKind.TRANSIENT))
@@ -69,7 +69,7 @@ class ReadFence:
         """Return what `is_valid` needs to know about a request that is sent now."""
         return Ticket(self._shard.token, self._shard.turn)
 
-    def is_valid(self, ticket: Ticket) -> bool:
+    def is_valid(self, ticket: Ticket | None) -> bool:
         """Return whether what a request has brought may be recorded now."""
         return self._shard.state in READ and ticket == self.ticket()
 

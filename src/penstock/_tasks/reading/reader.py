@@ -25,7 +25,7 @@ from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.reading.read_fence import ReadFence
+from penstock._tasks.reading.read_fence import ReadFence, Ticket
 from penstock._tasks.reading.read_pauses import ReadPauses
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import EXAMINE_EVERY
@@ -111,6 +111,8 @@ class Reader(StoppableTask):
         self._longest_block = min(BLOCK, longest)
         self._hooks = hooks
         self._fence = fence
+        # That of the last read.
+        self._ticket: Ticket | None = None
         # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
         self.is_waiting = False
@@ -254,6 +256,8 @@ class Reader(StoppableTask):
         connection.unrecorded = bool(came)
         came = await self._checks.without_recreated(came)
         connection.unrecorded = False
+        if self._fence is not None and not self._fence.is_valid(self._ticket):
+            return  # the shard was given up meanwhile, and the next owner has them
         self._entry_queue.waiters.notify_ready(self._record_new(read, came, asked_at))
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
@@ -281,7 +285,7 @@ class Reader(StoppableTask):
         if fence is None:
             [came] = await self.connection.ask([command], wait)
             return came
-        ticket = fence.read_sent()
+        self._ticket = ticket = fence.read_sent()
         try:
             came, *behind = await self.connection.ask([command, *fence.behind], wait)
         except BaseException:  # a read that was cancelled may be executed later as well
