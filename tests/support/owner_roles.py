@@ -167,7 +167,8 @@ async def removes_former_consumers(context: Context) -> None:
             await eventually(lambda: _owns(consumer, 2))
             await consumer.next(timeout=0.05)
     found = await context.redis.xinfo_consumers(f"{context.stream}:0", "g")
-    assert len(found) == 1
+    # The present one is listed once it has read an entry; before that on some servers.
+    assert not any(one["name"].endswith(b"#1") for one in found)
 
 
 async def restores_a_record(context: Context) -> None:
