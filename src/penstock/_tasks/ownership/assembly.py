@@ -148,7 +148,7 @@ class _Draining:
     """Has outcomes sent at once while any shard is given up.
 
     Args:
-        ownership: Is told of each outcome.
+        streams: Check after each outcome whether a shard is drained.
         parts: The parts of the consumer.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from penstock._core.ledger.entry import Entry
@@ -38,9 +38,6 @@ class OwnedShards:
     def add(self, shard: Shard, owned: OwnedShard) -> None:
         """Add a shard, which is not owned yet."""
         self._shards[shard.key] = owned
-
-    def __iter__(self) -> Iterator[OwnedShard]:
-        return iter(self._shards.values())
 
     def of(self, shard: Shard) -> OwnedShard:
         """Return a shard as the core sees it."""

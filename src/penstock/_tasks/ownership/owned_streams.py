@@ -168,11 +168,7 @@ class OwnedStreams(StoppableTask):
             await work()
 
     def changed(self) -> None:
-        """Look again at when something is due."""
-        self._wake.set()
-
-    def restored(self) -> None:
-        """Listen again: there is another command connection."""
+        """Look again at when something is due, and at which connection to listen."""
         self._wake.set()
 
     def look(self) -> None:

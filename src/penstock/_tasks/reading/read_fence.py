@@ -90,7 +90,9 @@ class ReadFence:
             return False
         current, holders = _read(behind)
         actions = self._shard.read_answered(ticket.token, current, holders, now)
-        self._act(actions)
+        # A read that is handed out changes nothing else, and there are many of these.
+        if actions != [HandOut()]:
+            self._act(actions)
         if HandOut() not in actions:
             return False
         self._on_holders(holders)
@@ -110,7 +112,8 @@ class ReadFence:
             return False
         current, holders = _read(behind)
         actions = self._shard.page_answered(ticket.token, current, holders, now)
-        self._act(actions)
+        if actions:
+            self._act(actions)
         return not actions and self.is_valid(ticket)
 
 
