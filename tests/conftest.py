@@ -11,13 +11,16 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 
+from penstock._tasks import session
 from support.events import Events
+from support.run_process import Run
 
 pytest_plugins = ["penstock.testing"]
 
@@ -41,8 +44,26 @@ if os.environ.get("PENSTOCK_TEST_LOOP") == "uvloop":
 
 @pytest.fixture(autouse=True)
 def _without_redis_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the REDIS_URL of the developer's shell, so that it chooses no server."""
-    monkeypatch.delenv("REDIS_URL", raising=False)
+    """Remove the URL of the developer's shell, so that it chooses no server."""
+    for name in ("PENSTOCK_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _unobserved(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have no outcomes recorded, as in programs that don't import penstock.testing."""
+    if not {"testing", "test_docs.py", "test_docstrings.py"} & {*request.path.parts}:
+        monkeypatch.setattr(session, "observers", [])
+
+
+@pytest.fixture(autouse=True)
+def _unlimited_log() -> None:
+    """Leave no lines out because the test before wrote as many in this second."""
+    for pace in logging.getLogger("penstock").filters:
+        pace._seconds.clear()  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +119,14 @@ def events() -> Events:
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Keep Penstock's own log out of a passing run's output."""
     caplog.set_level(logging.DEBUG, "penstock")
+
+
+@pytest.fixture
+async def run(url: str, stream: str, tmp_path: Path) -> AsyncIterator[Run]:
+    created = Run(url, stream, tmp_path)
+    yield created
+    for process in created.processes:
+        process.kill()
+        process.wait()
+    for pid in created.running():
+        os.kill(pid, signal.SIGKILL)

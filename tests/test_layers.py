@@ -13,28 +13,35 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 # From the lowest to the highest. A name is that of a module or of a folder.
 LAYERS = [
     ["_chance", "_clock", "errors", "_payload_types"],
-    ["_tracebacks"],
+    ["_tracebacks", "_variables", "_outages"],
     ["events"],
     ["_pydantic_codecs"],
     ["codecs", "durations", "fields"],
-    ["retention"],
+    ["retention", "injection"],
     ["transaction"],
-    ["message", "identity", "embedded", "statistics"],
+    ["message", "identity", "embedded", "statistics", "health"],
     ["credentials", "options", "sharding", "middleware"],
-    ["retries"],
+    ["retries", "settings"],
     ["outgoing"],
     ["_core"],
     ["_connection"],
     ["_tasks"],
     ["outlet"],
     ["consumer", "producer", "replay", "admin"],
+    ["monitor"],
     ["_routing"],
     ["router"],
-    ["__init__", "testing"],
+    ["__init__", "observe", "testing"],
+    ["integrations", "sync"],
     ["cli"],
+    ["console"],
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-FOLDERS = {"_core", "_connection", "_tasks", "_routing", "admin", "cli"}
+FOLDERS = {
+    *("_core", "_connection", "_tasks", "_routing"),
+    *("admin", "cli", "console", "integrations", "monitor", "observe", "sync"),
+    "testing",
+}
 
 # Within a layer: its folders and files, from the lowest to the highest. Those in one
 # line do not import each other.
@@ -42,20 +49,24 @@ ORDER = {
     "_core": [
         ["backoff", "protocol", "messages"],
         ["ledger", "ownership", "reading", "sending"],
-        ["handling"],
+        ["handling", "metrics"],
     ],
     "_tasks": [
         [
+            "event_counts",
             "fencing",
+            "hooks",
             "loop_binding",
+            "loop_watch",
             "reporting",
+            "send_hooks",
             "shard_checks",
             "signals",
             "stream_info",
             "unbounded_streams",
             "wakeups",
         ],
-        ["startup", "task_scopes"],
+        ["attempt_meter", "startup", "task_scopes"],
         ["lifetime"],
         ["openable"],
         ["group", "ownership_config"],
@@ -70,7 +81,12 @@ ORDER = {
         ["consumer_set"],
         ["running_router"],
     ],
-    "_routing": [["handlers"], ["shared_consumers"], ["registry"]],
+    "_routing": [
+        ["injecting", "service_pings"],
+        ["handlers"],
+        ["shared_consumers"],
+        ["registry"],
+    ],
 }
 
 # Packages from which modules are imported, not names.
@@ -83,9 +99,20 @@ PACKAGES = {
 ONLY_IN = {
     "redis": {"_connection"},
     "hiredis": {"_connection"},
-    "typer": {"cli"},
+    "typer": {"cli", "console"},
+    "h11": {"cli"},
+    "watchfiles": {"cli"},
     "rich": {"cli"},
-    "pytest": {"testing"},
+    # The plugin is beside the package.
+    "pytest": set(),
+    "pytest_penstock": {"testing"},
+    "fastapi": {"integrations"},
+    "starlette": {"integrations", "console"},
+    "uvicorn": {"console"},
+    "jinja2": {"console"},
+    "prometheus_client": {"observe"},
+    "svcs": {"_routing", "router"},
+    "opentelemetry": {"observe"},
     "pydantic": {"_pydantic_codecs"},
     "pydantic_core": {"_pydantic_codecs"},
     "asyncio": {
@@ -94,9 +121,11 @@ ONLY_IN = {
         "producer",
         "outlet",
         "cli",
+        "console",
         "admin",
         "consumer",
         "_routing",
+        "testing",
     },
     "anyio": {
         "_connection",
@@ -104,12 +133,15 @@ ONLY_IN = {
         "producer",
         "consumer",
         "cli",
+        "console",
         "admin",
         "_routing",
+        "testing",
+        "sync",
     },
     "time": {"_clock", "embedded", "cli"},
     "random": {"_chance", "cli"},
-    "secrets": {"_chance", "cli", "testing"},
+    "secrets": {"_chance", "cli", "console", "testing"},
     "uuid": {"identity"},
 }
 

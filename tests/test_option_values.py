@@ -74,7 +74,7 @@ def test_what_may_be_a_date_is_no_id(
 def test_an_id_may_lack_its_sequence_number() -> None:
     assert entry_id("1772366400250", "--id") == EntryId(1772366400250)
     assert entry_id("5-1", "--id") == EntryId(5, 1)
-    for text in ("", "1-2-3", "yesterday", "-1", "1772366400250-"):
+    for text in ("", "1-2-3", "yesterday", "-1", "1772366400250-", "9" * 21):
         with pytest.raises(ConfigurationError, match="is not an id"):
             entry_id(text, "--id")
 

@@ -32,6 +32,7 @@ from penstock.errors import (
 )
 from penstock.events import Event
 from penstock.fields import Fields, Headers
+from penstock.injection import Inject
 from penstock.message import EntryId, Message, Receipt, Shard
 from penstock.middleware import Middleware
 from penstock.options import (
@@ -113,6 +114,7 @@ __all__ = [
     "Fields",
     "GaveUp",
     "Headers",
+    "Inject",
     "KeyHash",
     "MaxAge",
     "MaxLen",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-__all__ = ["boottime", "monotonic", "utc", "wall"]
+__all__ = ["boottime", "monotonic", "utc", "wall", "wall_ns"]
 
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -34,6 +34,9 @@ CLOCK_BOOTTIME). On other systems this is `time.monotonic` itself.
 
 wall: Callable[[], float] = time.time
 """Return the seconds since 1970."""
+
+wall_ns: Callable[[], int] = time.time_ns
+"""Return the nanoseconds since 1970."""
 
 
 def utc() -> datetime:

@@ -12,12 +12,12 @@ import sysconfig
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePath
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final
 
 from penstock.errors import PenstockError
 
-__all__ = ["frames_of", "place_of", "text_of"]
+__all__ = ["frames_of", "place_of", "text_of", "where_is"]
 
 _OWN: Final = str(Path(__file__).parent) + os.sep
 _STANDARD: Final = tuple(
@@ -53,12 +53,31 @@ def place_of(error: BaseException, handler: str = "") -> str | None:
     for each in _chain(error):
         place = None
         for trace in _steps(each.__traceback__):
-            if _is_users(trace, home):
-                file = trace.tb_frame.f_code.co_filename
-                place = f"{_short(file)}:{trace.tb_lineno}"
+            if _is_users(trace.tb_frame, home):
+                place = _place(trace.tb_frame, trace.tb_lineno)
         if place is not None:
-            return _clean(place)
+            return place
     return None
+
+
+def where_is(frame: FrameType | None) -> str | None:
+    """Return the file and line of the user's code that runs in a frame, or called it.
+
+    Args:
+        frame: The innermost frame of a thread.
+
+    Returns:
+        `shop/billing.py:41`; None if no frame is the user's.
+    """
+    while frame is not None:
+        if _is_users(frame):
+            return _place(frame, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+def _place(frame: FrameType, line: int) -> str:
+    return _clean(f"{_short(frame.f_code.co_filename)}:{line}")
 
 
 def frames_of(error: BaseException, *, texts: bool = False) -> str:
@@ -120,7 +139,7 @@ def _steps(trace: TracebackType | None) -> Iterator[TracebackType]:
 def _frames(trace: TracebackType | None) -> list[str]:
     """Return the lines of a traceback, without the frames that called the handler."""
     steps = list(_steps(trace))
-    first = next((n for n, step in enumerate(steps) if _is_users(step)), 0)
+    first = next((n for n, step in enumerate(steps) if _is_users(step.tb_frame)), 0)
     steps = steps[first:]
     half = _MOST_FRAMES // 2
     lines = [_line(step) for step in islice(steps, half)]
@@ -135,13 +154,13 @@ def _line(step: TracebackType) -> str:
     return f'  File "{file}", line {step.tb_lineno}, in {function}'
 
 
-def _is_users(step: TracebackType, home: str = "") -> bool:
+def _is_users(frame: FrameType, home: str = "") -> bool:
     """Return whether a frame is neither Penstock's, nor Python's, nor a library's."""
-    file = step.tb_frame.f_code.co_filename
+    file = frame.f_code.co_filename
     generated = file.startswith("<") and not file.startswith(_TYPED)
     if generated or file.startswith(_OWN):
         return False
-    module = str(step.tb_frame.f_globals.get("__name__", ""))
+    module = str(frame.f_globals.get("__name__", ""))
     if home and module.partition(".")[0] == home:
         return True
     installed = not _INSTALLED.isdisjoint(PurePath(file).parts)

@@ -19,6 +19,7 @@ from typing import (
 from penstock._core.handling.signature import check_handler
 from penstock._core.messages import shard_keys
 from penstock._core.messages.envelope import FIELD, field_of
+from penstock._tasks.attempt_meter import AttemptMeter
 from penstock._tasks.consumer_config import (
     ConsumerConfig,
     auto_commit_of,
@@ -63,6 +64,7 @@ from penstock.options import (
     choice,
     place,
 )
+from penstock.outgoing import OnSend, hooks_of
 from penstock.retention import Retention, retention_of
 from penstock.retries import DeadLetters, Retry
 from penstock.sharding import ShardSearch
@@ -104,6 +106,7 @@ class Options(TypedDict, total=False):
     open_timeout: Duration
     close_timeout: Duration
     on_event: OnEvent
+    on_send: Iterable[OnSend]
 
 
 class Consumer(Openable[Session[T]], Generic[T]):
@@ -214,6 +217,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
             to 0.25 seconds if the server needs them.
         on_event: Called with an `Event` for each thing that happens in the background;
             default: logs it to `penstock`.
+        on_send: Functions that are called with each message of a transaction before it
+            is encoded, as those of `Producer`.
 
     Raises:
         ConfigurationError: On construction: an option is invalid. On opening: the URL
@@ -282,6 +287,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         open_timeout: Duration = 0,
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
+        on_send: Iterable[OnSend] = (),
     ) -> None:
         keys = {shard_keys.single(stream).key for stream in streams}
         if not keys or len(keys) < len(streams):
@@ -324,6 +330,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             },
         )
         dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
+        meter = AttemptMeter()
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
@@ -352,9 +359,11 @@ class Consumer(Openable[Session[T]], Generic[T]):
             middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
-            on_event=guarded(on_event),
+            on_event=meter.events.counting(guarded(on_event)),
             credentials=credentials_of(credentials),
             ownership=owned,
+            meter=meter,
+            on_send=hooks_of(on_send),
         )
 
     def _opener(self) -> Live[Session[T]]:
@@ -416,7 +425,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
         these ids is left to be delivered, and none of them is pending for any consumer
         of the group: retries are over, dead letters written, and outcomes confirmed by
         the server. The loop waits for messages that other consumers of the group hold,
-        and claims them when a consumer has died and its lease has ended. In REALTIME it
+        and claims them when a consumer has died and its lease has ended. With owned
+        shards this includes the shards of other members. In REALTIME it
         ends when this consumer has handled the messages up to these ids. Messages that
         were sent later may be delivered too. The loop does not wait for shards that
         appear later, nor for those that can't be read.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from penstock._outages import Outages
 from penstock._tracebacks import frames_of, text_of
 from penstock.errors import ConfigurationError
 
@@ -24,9 +25,19 @@ TRACEBACKS: Final = "PENSTOCK_TRACEBACKS"
 LOG_ERRORS: Final = "PENSTOCK_LOG_ERRORS"
 """The environment variable that has the texts of exceptions logged."""
 
+# Facts that are names which users choose; any character may be in them.
+_CHOSEN: Final = frozenset(
+    {
+        *("consumer", "consumers", "dead_letters", "group", "groups"),
+        *("stream", "streams", "target"),
+    }
+)
 _LOGGER: Final = logging.getLogger("penstock")
-# Log records of one event name a second; failures tend to repeat.
+# Log records of one event name a second; failures tend to repeat. A consumer that takes
+# over much reports it page by page.
 _MOST: Final = 5
+_MOST_OF: Final = {"claimed": 1}
+_MOST_CLAIMED: Final = 3  # ids that a record names
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +47,28 @@ class Event:
     Attributes:
         name: What happened, for example `connection_lost`.
         level: The severity, as a `logging` level.
-        facts: Counts, ids, names. Text from the network is escaped and truncated.
+        facts: Counts, ids, names, as plain values: numbers, strings, and tuples of
+            these. Text from the network is escaped and truncated.
         error: The exception behind the event, if there is one; not in the `repr`, since
             a handler's exception may quote the payload.
     """
 
     name: str
     level: int = logging.WARNING
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     # Not in the `repr`: an exception's text may quote the payload.
     error: BaseException | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        facts = " ".join(f"{name}={value}" for name, value in self.facts.items())
-        return f"{self.name} {facts}" if facts else self.name
+        facts = [f"{name}={_shown(name, fact)}" for name, fact in self.facts.items()]
+        return " ".join([self.name, *facts])
+
+
+def _shown(name: str, fact: object) -> str:
+    """Return a fact as text: names that users choose are quoted, escaped and cut."""
+    if isinstance(fact, tuple):
+        return ",".join(_shown(name, each) for each in fact)
+    return f"{fact!a:.200}" if name in _CHOSEN else str(fact)
 
 
 OnEvent: TypeAlias = Callable[[Event], None]
@@ -72,12 +91,16 @@ class _Pace(logging.Filter):
         record.exc_text = getattr(record, "traceback", None)
         began, number = self._seconds.get(name, (0.0, 0))
         # A wall clock that is set back must not suppress events.
+        most = _MOST_OF.get(name, _MOST)
         if not 0 <= record.created - began < 1.0:
-            if number > _MOST:
-                record.msg += f" left_out={number - _MOST}"
+            if number > most:
+                record.msg += f" left_out={number - most}"
+                # Set by `log_event`, for formatters that write fields.
+                facts = getattr(record, "facts", {})
+                record.__dict__["facts"] = {**facts, "left_out": number - most}
             began, number = record.created, 0
         self._seconds[name] = (began, number + 1)
-        return number < _MOST
+        return number < most
 
 
 _LOGGER.addFilter(_Pace())
@@ -86,9 +109,12 @@ _LOGGER.addFilter(_Pace())
 def log_event(event: Event) -> None:
     """Write an event to the logger `penstock`, one record per event.
 
-    At most five events of one name are written in a second; the next record after that
-    has `left_out=`, the number of those not written. A hook of your own is called for
-    all of them.
+    At most five events of one name are written in a second, and one `claimed` with at
+    most three ids; the next record after that has `left_out`, the number of those not
+    written. If several consumers and producers of this process lose their connections
+    to one server, that is one record, `connection_lost`, with the streams and groups of
+    all; it is written 0.2 seconds after the first. A hook of your own is called for all
+    of them.
 
     A record has the event's name as `record.event` and its facts as `record.facts`, a
     dictionary, for formatters that write fields.
@@ -103,8 +129,19 @@ def log_event(event: Event) -> None:
     (with each attempt) or `never`. `PENSTOCK_LOG_ERRORS=1` adds the texts of all
     exceptions, which may quote payloads: for machines without secrets.
     """
+    if event.name == "connection_lost":
+        _outages.lost(event.facts)
+    elif event.name == "reconnected":
+        _outages.reconnected(event.facts)
+    else:
+        _write(event)
+
+
+def _write(event: Event) -> None:
     extra: dict[str, Any] = {"event": event.name}
     facts = dict(event.facts)
+    if event.name == "claimed" and "ids" in facts:
+        facts["ids"] = facts["ids"][:_MOST_CLAIMED]
     if event.error is not None and "handler" in facts:
         always = os.environ.get(LOG_ERRORS, "") not in {"", "0"}
         if text := text_of(event.error, always=always):
@@ -115,6 +152,14 @@ def log_event(event: Event) -> None:
             extra["traceback"] = frames_of(event.error, texts=always)
     extra["facts"] = facts
     _LOGGER.log(event.level, "%s", replace(event, facts=facts), extra=extra)
+
+
+def _write_outage(name: str, facts: Mapping[str, Any]) -> None:
+    level = logging.INFO if name == "reconnected" else logging.WARNING
+    _write(Event(name, level, facts))
+
+
+_outages: Final = Outages(_write_outage)
 
 
 def guarded(on_event: OnEvent) -> OnEvent:

@@ -14,7 +14,13 @@ from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import Sender
 from penstock.errors import ConfigurationError
 from penstock.message import Receipt
-from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
+from penstock.outgoing import (
+    ManyMessages,
+    MessageOptions,
+    Outgoing,
+    SendOptions,
+    own_choices,
+)
 
 __all__ = ["KeyOf", "Outlet"]
 
@@ -99,13 +105,14 @@ class Outlet(Generic[T]):
         return SendResults(self._sender, route, messages, pack)
 
     def _pack_one(
-        self, choices: SendOptions, message: Outgoing[T]
+        self, choices: SendOptions, message: Outgoing[T], many: ManyMessages
     ) -> SendRequest[Ticket]:
         return self._pack(
             message.payload,
             message.key,
             message.headers,
             own_choices(message, choices),
+            many,
         )
 
     def _pack(
@@ -114,6 +121,7 @@ class Outlet(Generic[T]):
         key: str | None,
         headers: Mapping[str, str] | None,
         choices: MessageOptions,
+        many: ManyMessages | None = None,
     ) -> SendRequest[Ticket]:
         if key is None and self._key is not None:
             try:
@@ -126,7 +134,13 @@ class Outlet(Generic[T]):
                     f"{type(payload).__name__}; fix it, or pass key= to the call"
                 ) from error
         return self._sender.pack(
-            self._defaults, self.stream, payload, key, headers, choices=choices
+            self._defaults,
+            self.stream,
+            payload,
+            key,
+            headers,
+            choices=choices,
+            many=many,
         )
 
     def __repr__(self) -> str:

@@ -13,10 +13,12 @@ from penstock._core.messages.shard_keys import single
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
+from penstock._tasks.send_hooks import SendHooks
 from penstock._tasks.sending.delivery import Delivery
 from penstock._tasks.sending.outcomes import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of
 from penstock._tasks.sending.send_many import SendResults
+from penstock._tasks.sending.send_meter import SendMeter
 from penstock._tasks.sending.sender import BufferLimits, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
 from penstock.credentials import Credentials, credentials_of
@@ -25,7 +27,15 @@ from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt
 from penstock.options import MAX_MESSAGE_BYTES
-from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
+from penstock.outgoing import (
+    ManyMessages,
+    MessageOptions,
+    OnSend,
+    Outgoing,
+    SendOptions,
+    hooks_of,
+    own_choices,
+)
 from penstock.outlet import KeyOf, Outlet
 from penstock.retention import Retention, retention_of
 from penstock.sharding import Sharder, spread_of
@@ -131,6 +141,9 @@ class Producer(Openable[Sender]):
             the connection is aborted within 0.1 seconds.
         on_event: Called with an `Event` for each thing that happens in the background;
             default: logs it to `penstock`.
+        on_send: Functions that are called with each message before it is encoded, and
+            may add headers and hear its outcome, see `OnSend` in `penstock.outgoing`;
+            default: none.
 
     Raises:
         ConfigurationError: On construction: an option is invalid. On opening: the URL
@@ -145,6 +158,9 @@ class Producer(Openable[Sender]):
             receipt = await producer.send("orders", b"...", key="customer-7")
         ```
     """
+
+    # A producer of `penstock.testing` has another one.
+    _sender_class: type[Sender] = Sender
 
     def __init__(
         self,
@@ -170,6 +186,7 @@ class Producer(Openable[Sender]):
         open_timeout: Duration = 0,
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
+        on_send: Iterable[OnSend] = (),
     ) -> None:
         room = BufferLimits(
             count(max_messages, "max_messages"),
@@ -177,12 +194,15 @@ class Producer(Openable[Sender]):
             count(max_batch, "max_batch"),
             count(max_message_bytes, "max_message_bytes"),
         )
-        tell = guarded(on_event)
-        self._sender = Sender(
+        self._meter = meter = SendMeter()
+        tell = meter.events.counting(guarded(on_event))
+        hooks = hooks_of(on_send)
+        self._sender = self._sender_class(
             spread_of(shards, sharder),
             room,
             tell,
             idempotent=flag(idempotent, "idempotent"),
+            meter=meter,
         )
         self._defaults = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
@@ -191,7 +211,9 @@ class Producer(Openable[Sender]):
             replicas=replicas,
             durable=durable,
             field=field_of(field),
+            hooks=SendHooks.of(hooks, tell),
         )
+        self._on_send, self._on_event = hooks, tell
         self._delivery = Delivery(
             url=url,
             sender=self._sender,
@@ -364,7 +386,11 @@ class Producer(Openable[Sender]):
         return SendResults(self._sender, route, messages, pack)
 
     def _pack_one(
-        self, stream: str, choices: SendOptions, message: Outgoing[Any]
+        self,
+        stream: str,
+        choices: SendOptions,
+        message: Outgoing[Any],
+        many: ManyMessages,
     ) -> SendRequest[Ticket]:
         return self._sender.pack(
             self._defaults,
@@ -373,6 +399,7 @@ class Producer(Openable[Sender]):
             message.key,
             message.headers,
             choices=own_choices(message, choices),
+            many=many,
         )
 
     @overload
@@ -386,6 +413,7 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
         field: str | None = None,
+        on_send: Iterable[OnSend] = (),
     ) -> Outlet[Any]: ...
     @overload
     def to(
@@ -399,6 +427,7 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
         field: str | None = None,
+        on_send: Iterable[OnSend] = (),
     ) -> Outlet[T]: ...
     @overload
     def to(
@@ -412,6 +441,7 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
         field: str | None = None,
+        on_send: Iterable[OnSend] = (),
     ) -> Outlet[T]: ...
     @overload
     def to(
@@ -425,6 +455,7 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
         field: str | None = None,
+        on_send: Iterable[OnSend] = (),
     ) -> Outlet[T]: ...
     def to(
         self,
@@ -438,6 +469,7 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
         field: str | None = None,
+        on_send: Iterable[OnSend] = (),
     ) -> Outlet[Any]:
         """Bind a stream and options for sending to it; the producer need not be open.
 
@@ -452,6 +484,7 @@ class Producer(Openable[Sender]):
             replicas: Overrides the producer's.
             durable: Overrides the producer's.
             field: Overrides the producer's.
+            on_send: Called after the producer's own.
 
         Raises:
             ConfigurationError: The stream's name is invalid, messages of the type can't
@@ -473,6 +506,7 @@ class Producer(Openable[Sender]):
             )
         if payload is not UNSPECIFIED:
             codec = codec_for(payload)
+        hooks = (*self._on_send, *hooks_of(on_send))
         defaults = self._defaults.override(
             None if codec is None else encoding(codec),
             timeout_of(timeout, "timeout"),
@@ -480,6 +514,7 @@ class Producer(Openable[Sender]):
             replicas=replicas,
             durable=durable,
             field=None if field is None else field_of(field),
+            hooks=SendHooks.of(hooks, self._on_event),
         )
         return Outlet(self, self._sender, stream, defaults, key)
 

@@ -223,9 +223,12 @@ def replay(
         content_type_of(codec)
     settlement = ReadOnlySettlement(codec, field_of(field))
     shard_keys.single(stream)  # raises for an invalid name
+    numbers = shard_numbers(shards)
     reach = ReplayRange(
         stream=stream,
-        numbers=shard_numbers(shards),
+        shards=None
+        if numbers is None
+        else [shard_keys.numbered(stream, number) for number in numbers],
         search=searches(shards),
         low=_low(start),
         high=_high(end),

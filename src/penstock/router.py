@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from penstock._routing.handlers import check_defaults, specify
 from penstock._routing.registry import Registry
-from penstock._tasks.consumer_set import ConsumerSet
+from penstock._tasks.consumer_set import ConsumerSet, health_of
+from penstock._tasks.hooks import Hooks, checked_hook
 from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
@@ -16,6 +17,7 @@ from penstock.credentials import Credentials
 from penstock.durations import Duration
 from penstock.errors import ConfigurationError, UsageError
 from penstock.events import OnEvent
+from penstock.health import Health
 from penstock.middleware import Middleware, checked
 from penstock.options import (
     AutoCommit,
@@ -30,12 +32,17 @@ from penstock.options import (
     Prefetch,
     StartAt,
 )
+from penstock.outgoing import OnSend
 from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
+
+if TYPE_CHECKING:
+    import svcs
 
 __all__ = ["Router"]
 
 F = TypeVar("F", bound=Callable[..., object])
+H = TypeVar("H", bound=Callable[[], Awaitable[object]])
 
 
 class Defaults(TypedDict, total=False):
@@ -56,6 +63,7 @@ class Defaults(TypedDict, total=False):
     open_timeout: Duration
     close_timeout: Duration
     on_event: OnEvent
+    on_send: Iterable[OnSend]
 
 
 class HandlerOptions(Defaults, total=False):
@@ -83,12 +91,14 @@ class Router:
             it. Default: the environment's `REDIS_URL`.
         middleware: Wraps all handlers, outside of their own middleware; see
             `Middleware`.
+        services: Makes the services that handlers ask for by `Inject`; needs `pip
+            install 'penstock[inject]'`. Default: none.
         **defaults: Options of `Consumer` for all handlers that don't override them:
             `field`, `auto_commit`, `ownership`, `prefetch`, `max_message_bytes`,
             `commit`, `claim`, `retry`, `dead_letters`, `dead_letter_retention`,
-            `mkstream`, `open_timeout`, `close_timeout`, `on_event`. The default of
-            `ownership` is `"auto"` for handlers with an ordering, so that it holds
-            across processes.
+            `mkstream`, `open_timeout`, `close_timeout`, `on_event`, `on_send`. The
+            default of `ownership` is `"auto"` for handlers with an ordering, so that it
+            holds across processes.
 
     Raises:
         ConfigurationError: An option is unknown or invalid.
@@ -109,13 +119,21 @@ class Router:
         url: str | None = None,
         *,
         middleware: Iterable[Middleware[Any]] = (),
+        services: svcs.Registry | None = None,
         **defaults: Unpack[Defaults],
     ) -> None:
         check_defaults(defaults, Defaults.__annotations__.keys())
         self._url = url
-        self._registry = Registry(defaults, checked(middleware))
+        self._registry = Registry(defaults, checked(middleware), services)
         # The last run; None before the first.
         self._running: Running | None = None
+        # Called with the consumers of each run, and the producers that handlers are
+        # given, before they open.
+        self._observers: list[Callable[[Sequence[Any]], None]] = []
+        # Further gauges: the family, the labels and what returns the present value.
+        self._gauges: list[
+            tuple[str, tuple[tuple[str, str], ...], Callable[[], float]]
+        ] = []
 
     def handler(
         self,
@@ -131,11 +149,14 @@ class Router:
     ) -> Callable[[F], F]:
         """Register a handler for streams; a decorator that returns it unchanged.
 
-        The handler has one parameter. If it is annotated with `Message[Order]`, the
-        handler is called with the message; with any other type, with the payload as
-        that type; with `list[...]` of either and `batch=`, with a list of them. Without
-        an annotation, it is called with the message if the parameter is named `message`
-        or `msg`, else with the payload, both as bytes.
+        The handler's first parameter is given the message or its payload. If it is
+        annotated with `Message[Order]`, the handler is called with the message; with
+        any other type, with the payload as that type; with `list[...]` of either and
+        `batch=`, with a list of them. Without an annotation, it is called with the
+        message if the parameter is named `message` or `msg`, else with the payload,
+        both as bytes. Further parameters have defaults, or are filled: by a service
+        (`Inject[Database]`), the router's `Producer`, a `Transaction` that is applied
+        when the handler returns, or the `Message`.
 
         Handlers for different events of the same streams and group share a consumer;
         all their options must be equal, except `payload`, `codec` and `middleware`. A
@@ -189,8 +210,70 @@ class Router:
 
         return registered
 
+    def on_start(self, hook: H) -> H:
+        """Register a function that is called before the consumers open; a decorator.
+
+        This is the place to open pools and clients that handlers use; `on_stop` closes
+        them. It is called once for each run, in each worker of `penstock run`, and in
+        the event loop that the handlers run in. Several are called one after the other
+        in the order of their registration, those of included routers in their place.
+
+        If one raises, no consumer is opened, the `on_stop` hooks are called, and the
+        exception is raised from `run`, `start` or `async with`. `stop` does not
+        interrupt it. Cancelling the run cancels it, and the `on_stop` hooks are called.
+
+        Args:
+            hook: An async function without parameters.
+
+        Raises:
+            ConfigurationError: The function is not async, or needs arguments.
+            UsageError: The router is running, or included in another one.
+
+        Example:
+            ```python
+            @router.on_start
+            async def connect() -> None:
+                app.pool = await create_pool()
+            ```
+        """
+        self._check_idle()
+        self._registry.add_hooks(Hooks(on_start=(checked_hook(hook, "on_start"),)))
+        return hook
+
+    def on_stop(self, hook: H) -> H:
+        """Register a function that is called when the consumers have closed.
+
+        A decorator. By then no handler runs, and all outcomes have been sent. Several
+        are called one after the other, in the reverse order of their registration. All
+        are called, however the run has ended: also if it was cancelled, if a consumer
+        has failed, if another `on_stop` hook has raised, and if an `on_start` hook has
+        raised. So one must expect that what it closes was never opened.
+
+        Together they have 10 seconds; after that they are cancelled. What the first of
+        them raises, or `TimeoutError`, is raised from `run`, `aclose` or `async with`.
+        If a consumer has failed, that error is raised, and this one is a note of it.
+
+        Args:
+            hook: An async function without parameters.
+
+        Raises:
+            ConfigurationError: The function is not async, or needs arguments.
+            UsageError: The router is running, or included in another one.
+
+        Example:
+            ```python
+            @router.on_stop
+            async def disconnect() -> None:
+                if app.pool is not None:
+                    await app.pool.close()
+            ```
+        """
+        self._check_idle()
+        self._registry.add_hooks(Hooks(on_stop=(checked_hook(hook, "on_stop"),)))
+        return hook
+
     def include(self, other: Router) -> None:
-        """Add the handlers of another router, for example of another module.
+        """Add the handlers and hooks of another router, for example of another module.
 
         The options that the other router sets for its handlers are kept; this router's
         options apply where the other one sets none. This router's middleware runs
@@ -348,6 +431,9 @@ class Router:
             raise UsageError("this router is running already; create another one")
         consumer_set = self._registry.consumer_set(self._url if url is None else url)
         self._running = running
+        consumers = [member.consumer for member in consumer_set.members]
+        for observe in self._observers:
+            observe([*consumers, *consumer_set.producers])
         return consumer_set
 
     @property
@@ -377,10 +463,28 @@ class Router:
         """Whether all consumers are open and connected, and none is draining.
 
         Connected means that the server has owed none of them an answer for more than 15
-        seconds, see `Consumer.silent_for`: shorter outages don't count. Any thread may
-        ask.
+        seconds, see `Consumer.silent_for`: shorter outages don't count. Nor has the
+        event loop stood still for longer than that. Any thread may ask.
         """
         return self._consumer_set is not None and self._consumer_set.ready
+
+    def health(self) -> Health:
+        """Return whether messages can be handled, why not, and what each consumer does.
+
+        It is what `GET /health` of `penstock run` answers, for one worker. Any thread
+        may ask, also while the event loop stands still; nothing is asked of the server.
+
+        In a process that also serves HTTP, don't make its readiness depend on this
+        unless every request needs the server: an outage would take all of it away.
+
+        Example:
+            ```python
+            health = router.health()
+            if not health.ready:
+                print(health.why)  # no answer from the server for 41 s
+            ```
+        """
+        return health_of(self._consumer_set)
 
     def __repr__(self) -> str:
         state = "idle" if self._consumer_set is None else "running"

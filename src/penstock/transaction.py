@@ -55,6 +55,7 @@ class TransactionSink(Protocol[R]):
         self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None
     ) -> None: ...
     async def settle(self) -> None: ...
+    def discard(self, error: BaseException) -> None: ...
 
 
 class Transaction(Generic[R]):
@@ -206,6 +207,8 @@ class Transaction(Generic[R]):
         self._over = True
         if error is None:
             await self._sink.settle()
+        else:
+            self._sink.discard(error)
 
     def __repr__(self) -> str:
         states = {None: "not entered", False: "open", True: "over"}

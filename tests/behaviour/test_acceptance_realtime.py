@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from penstock import EARLIEST, LATEST, REALTIME, CommandError, Consumer
-from support.waiting import eventually, numbers, read, send
+from support.waiting import eventually, is_blocked, numbers, read, send
 
 
 def realtime(url: str, *streams: str, start: Any = LATEST) -> Consumer[bytes]:
@@ -22,10 +22,6 @@ def realtime(url: str, *streams: str, start: Any = LATEST) -> Consumer[bytes]:
 async def wait_until_blocked(redis: Any) -> None:
     """Wait until the reader is in a blocking read."""
     await eventually(lambda: is_blocked(redis))
-
-
-async def is_blocked(redis: Any) -> bool:
-    return bool((await redis.info("clients"))["blocked_clients"])
 
 
 async def read_numbers(consumer: Consumer[bytes], count: int) -> list[int]:

@@ -241,7 +241,7 @@ async def check_nothing_is_open(own: Server) -> None:
         await eventually(alone)
 
 
-@pytest.mark.parametrize(("timeout", "most"), [(0, 0.45), (1, 1.4)])
+@pytest.mark.parametrize(("timeout", "most"), [(0, 0.9), (1, 1.9)])
 async def test_a_producer_on_a_frozen_server_closes_within_close_timeout(
     tmp_path: Path, timeout: float, most: float
 ) -> None:

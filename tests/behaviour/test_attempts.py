@@ -190,7 +190,7 @@ async def test_a_last_attempt_of_a_paused_consumer_holds_no_other_one_up(
         waiting = asyncio.create_task(paused.next())
         await eventually(lambda: has_queued(paused))
         await asyncio.sleep(0.05)
-        guard = paused._open._parts.entry_queue._guard
+        guard = paused._open.parts.entry_queue._guard
         assert (guard.until is not None) is asked
         paused.pause()
         assert await fresh.next(timeout=5)

@@ -35,6 +35,7 @@ from support.waiting import (
     calls,
     deliveries,
     eventually,
+    is_blocked,
     leave_pending,
     numbers,
     options,
@@ -45,6 +46,8 @@ from support.waiting import (
 )
 
 WITHIN = 10
+# The connection that reads, among those of a consumer in the order of their opening.
+READING = 2
 
 
 @pytest.mark.parametrize("how", ["loop", "run", "batches"])
@@ -114,6 +117,39 @@ async def test_a_job_ends_with_every_commit_policy(
                     message.ack()
     assert seen == list(range(50))
     assert await pending(redis, stream, "g") == 0
+
+
+async def test_without_acknowledgements_a_job_waits_for_a_reply_that_is_on_its_way(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The server says that the group has everything before the consumer has it."""
+
+    async def is_delivered() -> bool:
+        [group] = await redis.xinfo_groups(stream)
+        return bool(group["last-delivered-id"] == last)
+
+    async def is_asked() -> bool:
+        return await calls(redis, "xinfo|groups") > asked
+
+    async with proxy(url) as link:
+        consumer = Consumer(stream, url=link.url, group="g", auto_commit=IMMEDIATE)
+        async with asyncio.timeout(WITHIN), consumer:
+            await send(url, stream, 0)
+            assert numbers(await read(consumer, 1)) == [0]
+            # Until then the connection is asked for other things, too.
+            await eventually(lambda: is_blocked(redis))
+            link.hold = lambda number: number == READING
+            last = await redis.xadd(stream, {"msg": "1"})
+            await eventually(is_delivered)
+            asked = await calls(redis, "xinfo|groups")
+            job = asyncio.create_task(caught_up(consumer))
+            await eventually(is_asked)
+            link.hold = lambda _: False
+            assert await job == [1]
+
+
+async def caught_up(consumer: Consumer[bytes]) -> list[int]:
+    return numbers([message async for message in consumer.until_caught_up()])
 
 
 async def test_a_job_waits_for_retries_and_dead_letters(

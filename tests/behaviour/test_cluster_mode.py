@@ -6,6 +6,7 @@ Services that hide a whole cluster behind one endpoint do the same.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from penstock import (
     Claim,
     ClosedError,
     Consumer,
+    EntryId,
     Message,
     Mode,
     Producer,
@@ -31,8 +33,9 @@ from penstock._core.protocol.cluster_slots import slot
 from penstock.admin import Admin
 from support.events import Events
 from support.failing import running
+from support.looking import run
 from support.server import Server, free_port, server
-from support.waiting import eventually, numbers, pending, read
+from support.waiting import calls, eventually, numbers, pending, read, record_shards
 
 SHARD_NUMBERS = range(4)
 
@@ -100,6 +103,34 @@ async def test_shards_of_several_slots_are_all_read_at_the_same_time(
                 assert await all_done(redis, stream)
     assert events.named("looking_refused") == []
     assert events.named("read_refused") == []
+
+
+async def test_a_backlog_in_many_slots_is_read_many_entries_at_a_time(
+    tmp_path: Path, stream: str
+) -> None:
+    """Slots with more to read take turns: a read costs as much for few entries."""
+    shards, each = 32, 500
+    async with cluster_mode(tmp_path) as own, own.client() as redis:
+        await record_shards(redis, stream, shards)
+        for number in range(shards):
+            pipe = redis.pipeline(transaction=False)
+            for value in range(each):
+                pipe.xadd(f"{stream}:{number}", {"msg": value})
+            await pipe.execute()
+        done = asyncio.Event()
+        left = shards * each
+
+        async def handle(_: Message[bytes]) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set()
+
+        consumer = Consumer(stream, url=own.url, group="g", start=Start.EARLIEST)
+        async with running(consumer, handle, concurrency=16):
+            await done.wait()
+            assert len(consumer.shards) == shards
+        assert shards * each / await calls(redis, "xreadgroup") > 60
 
 
 async def test_new_shards_are_read_too(tmp_path: Path, stream: str) -> None:
@@ -246,3 +277,35 @@ async def test_closing_does_not_wait_for_an_assign_that_is_under_way(
                 return len(await redis.client_list()) == 1
 
             await eventually(is_alone)
+
+
+async def test_commands_read_follow_and_change_shards_of_several_slots(
+    tmp_path: Path,
+) -> None:
+    async with cluster_mode(tmp_path) as own, own.client() as redis:
+        await send_to_all(own, "orders", range(8))
+        for number in SHARD_NUMBERS:
+            key = f"orders:{number}"
+            await redis.xgroup_create(key, "g", "0")
+            await redis.xreadgroup("g", "c", {key: ">"}, count=1)
+        to = ("--url", own.url)
+        words = ("read", "orders", "--follow", "--limit", 12, "--json", *to)
+        following = asyncio.ensure_future(run(*words))
+
+        async def follows() -> bool:
+            return any(one["cmd"] == "xread" for one in await redis.client_list())
+
+        await eventually(follows)
+        await send_to_all(own, "orders", range(8, 12))
+        printed = [json.loads(line) for line in (await following).stdout.splitlines()]
+        # By id, so it is the server's clock that decides between two shards.
+        assert {int(one["payload"]) for one in printed[:8]} == {*range(8)}
+        ids = [EntryId.parse(one["id"]) for one in printed[:8]]
+        assert ids == sorted(ids)
+        assert {int(one["payload"]) for one in printed[8:]} == {*range(8, 12)}
+        await run("claim", "orders", "g", "--from", "c", "--yes", "--force", *to)
+        reset = ("reset", "orders", "g", "--to", "latest", "--yes", "--force", *to)
+        assert "8 unread, 4 pending" in (await run(*reset)).stderr
+        await run("delete", "group", "orders", "g", "--yes", "--force", *to)
+        await run("delete", "stream", "orders", "--yes", *to)
+        assert await redis.exists("orders:0") == 0

@@ -634,7 +634,7 @@ async def test_foreign_entries_are_skipped_kept_and_counted(
         [event] = events
         assert event.name == "foreign_letters"
         assert event.facts == {
-            "dead_letters": ascii(dead),
+            "dead_letters": dead,
             "foreign": 2,
             "of_other_streams": 1,
             "first": first.decode(),

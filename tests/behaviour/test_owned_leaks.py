@@ -67,12 +67,16 @@ async def test_fifty_openings_leave_nothing_behind(
     async with nothing_left(redis):
         for _ in range(3):
             await open_and_close(url, stream, owns=True)
-        before = await sizes(redis, stream)
+        owners, consumers, members, keys = await sizes(redis, stream)
+        # What a consumer has read and not handled stays pending under its name, so that
+        # of the last one may be left.
+        most = [owners, max(consumers, 1), members, keys]
         files = open_files()
         for _ in range(50):
             await open_and_close(url, stream, owns=owns)
         after = await sizes(redis, stream)
-        assert all(new <= old for new, old in zip(after, before, strict=True)), after
+        grown = [new > old for new, old in zip(after, most, strict=True)]
+        assert not any(grown), (after, most)
         assert open_files() <= files
 
 

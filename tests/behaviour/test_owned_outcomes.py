@@ -20,7 +20,7 @@ from penstock import (
 from penstock.admin import Admin
 from support.events import Events
 from support.owned_group import open_group
-from support.waiting import eventually, pending, read
+from support.waiting import eventually, pending, read, send
 
 
 async def test_a_message_whose_handler_outlasts_the_drain_is_handled_by_the_next_owner(
@@ -53,7 +53,8 @@ async def test_a_message_whose_handler_outlasts_the_drain_is_handled_by_the_next
         assert applied == [False]
         assert not await redis.exists(f"{{{stream}:0}}.total")
         [event] = first.events.named("drain_incomplete")
-        assert event.facts["messages"] == 1
+        assert event.facts["messages"] == event.facts["running"] == 1
+        assert event.facts["unanswered"] == 0
         await eventually(lambda: nothing_is_pending(redis, f"{stream}:0"))
 
 
@@ -257,6 +258,23 @@ async def test_messages_that_were_received_without_run_are_handled_once(
     assert not any(left) or policy == "processed"
 
 
+async def test_a_message_with_too_many_fields_for_a_script_is_dead_lettered_once(
+    url: str, stream: str, redis: Any
+) -> None:
+    await redis.xadd(stream, {b"msg": b"x", **{b"%d" % n: b"" for n in range(4000)}})
+    options: dict[str, Any] = {"group": "g", "retry": Retry(max_attempts=1)}
+    async with Consumer(stream, url=url, ownership="owned", **options) as consumer:
+        (await consumer.next()).reject("no")
+        assert await consumer.next(timeout=0) is None
+
+        async def is_settled() -> bool:
+            return not await pending(redis, stream, "g")
+
+        await eventually(is_settled)
+    [(_, fields)] = await redis.xrange(f"{stream}.dead")
+    assert len(fields) > 4000
+
+
 async def test_a_message_that_is_not_acknowledged_by_hand_is_the_next_owner_s(
     url: str, stream: str
 ) -> None:
@@ -282,4 +300,36 @@ async def test_a_message_that_is_not_acknowledged_by_hand_is_the_next_owner_s(
             assert again.ack()
             assert kept.ack()
         [event] = events.named("drain_incomplete")
-        assert event.facts["ids"] == str(lost.id)
+        assert event.facts["ids"] == (str(lost.id),)
+        assert event.facts["messages"] == 1
+
+
+async def test_what_is_not_acknowledged_as_its_key_is_no_stream_comes_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    """It comes to the shard's owner, and doesn't wait for the next one."""
+    events, attempts = Events(), list[int]()
+
+    async def handle(message: Message[bytes]) -> None:
+        attempts.append(message.attempt)
+        if len(attempts) == 1:
+            await redis.rename(stream, f"{stream}.away")
+            await redis.set(stream, "other")
+
+    async def is_dropped() -> bool:
+        return bool(events.named("commit_dropped"))
+
+    await send(url, stream, 1)
+    async with (
+        asyncio.timeout(20),
+        Consumer(
+            stream, url=url, group="g", ownership="owned", on_event=events
+        ) as consumer,
+        asyncio.TaskGroup() as tasks,
+    ):
+        running = tasks.create_task(consumer.run(handle))
+        await eventually(is_dropped)
+        await redis.rename(f"{stream}.away", stream)
+        await eventually(lambda: nothing_is_pending(redis, stream))
+        running.cancel()
+    assert attempts == [1, 2]

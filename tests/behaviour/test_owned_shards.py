@@ -268,7 +268,8 @@ async def test_consumers_without_ownership_in_the_group_are_reported_and_lose_no
         await group.finish()
         for number in range(4):
             await redis.xreadgroup("g", "shared", {f"{stream}:{number}": ">"}, count=1)
-        shared = Consumer(stream, url=url, group="g", on_event=Events())
+        name = "shared" * 100
+        shared = Consumer(stream, url=url, group="g", name=name, on_event=Events())
         async with shared:
             await group.send(100)
             held = [await shared.next() for _ in range(3)]
@@ -278,5 +279,8 @@ async def test_consumers_without_ownership_in_the_group_are_reported_and_lose_no
             return {*group.ended, *mixed} >= set(range(group.sent))
 
         await eventually(all_ended)
-        assert member.events.named("group_mixed")
+        reported = member.events.named("group_mixed")
+        named = [name for event in reported for name in event.facts["consumers"]]
+        assert named
+        assert max(map(len, named)) <= 80
         assert not member.events.named("shard_lost")

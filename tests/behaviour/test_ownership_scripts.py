@@ -242,3 +242,16 @@ async def test_a_clock_that_was_set_back_keeps_no_one_for_ever(rig: Rig) -> None
         await rig.age(LEASE // 2 - 1000)
         found = await rig.beat("b")
     assert found.members == {"b": 1}
+
+
+async def test_a_shard_is_forgotten_unless_the_lease_of_an_owner_runs(rig: Rig) -> None:
+    assert await rig.call(scripts.forget(OWNER)) == 1
+    await rig.take("a")
+    assert await rig.call(scripts.forget(OWNER)) == 0
+    assert await rig.token() == b"1:a:run-a.1"
+    await rig.call(scripts.free(OWNER, await rig.token()))
+    assert await rig.call(scripts.forget(OWNER)) == 1
+    assert not await rig.redis.exists(OWNER)
+    await rig.take("a", 2, lease=0)
+    assert await rig.call(scripts.forget(OWNER)) == 1
+    assert not await rig.redis.exists(OWNER)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from penstock import Claim, Consumer, Message, Retry
-from penstock._core.messages import dead_letter
+from support.dead_letters import origins
 from support.fleet import Fleet, Handling, open_fleet
 from support.proxy import proxy
 from support.server import server
@@ -23,19 +23,6 @@ from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 MAX_ATTEMPTS = 3
 RETRY = {"max_attempts": MAX_ATTEMPTS, "backoff": [0.05]}
-
-
-async def dead_letters(redis: Any, stream: str) -> dict[int, dead_letter.Origin]:
-    """Return the origins of a stream's dead letters by their messages' numbers."""
-    found = {}
-    raw = await redis.xrange(f"{stream}.dead")
-    for _, fields in raw:
-        flat = [word for pair in fields.items() for word in pair]
-        decoded = dead_letter.read(flat)
-        assert decoded is not None
-        found[int(fields[b"msg"].split()[0])] = decoded[1]
-    assert len(found) == len(raw), "a message has two dead letters"
-    return found
 
 
 async def all_is_done(redis: Any, stream: str, fleet: Fleet, count: int) -> bool:
@@ -48,9 +35,10 @@ async def all_is_done(redis: Any, stream: str, fleet: Fleet, count: int) -> bool
 # -- messages that kill their process --------------------------------------------------
 
 
-@pytest.mark.parametrize("ordering", ["none", "key"])
 @pytest.mark.parametrize(
-    ("workers", "concurrency"), [(1, 1), (1, 8), (2, 8)], ids=["1x1", "1x8", "2x8"]
+    ("workers", "concurrency", "ordering"),
+    [(1, 1, "none"), (1, 8, "key"), (2, 8, "none"), (2, 8, "key")],
+    ids=["1x1-none", "1x8-key", "2x8-none", "2x8-key"],
 )
 async def test_a_message_that_kills_its_process_is_dead_lettered_after_max_attempts(
     *,
@@ -74,7 +62,7 @@ async def test_a_message_that_kills_its_process_is_dead_lettered_after_max_attem
                 for number in range(workers)
             ]
             await eventually(lambda: all_is_done(redis, stream, fleet, 60), within=50)
-            dead = await dead_letters(redis, stream)
+            dead = await origins(redis, stream)
             for task in supervising:
                 task.cancel()
         assert fleet.attempts()[5] == [1, 2, 3]
@@ -161,7 +149,7 @@ async def test_attempts_continue_where_a_killed_process_left_off_up_to_the_last(
         await fleet.start("me")
         await eventually(lambda: all_is_done(redis, stream, fleet, 1))
         assert fleet.attempts() == {0: [1, 2, 3]}
-    dead = await dead_letters(redis, stream)
+    dead = await origins(redis, stream)
     assert (dead[0].attempts, dead[0].error) == (3, "RuntimeError")
 
 
@@ -280,11 +268,12 @@ async def test_cancelling_a_call_while_its_attempt_is_counted_takes_no_message(
     assert got == list(range(1, 40))
 
 
+@pytest.mark.timeout(240)  # dozens of processes start one after the other
 @pytest.mark.parametrize(
     ("max_attempts", "how"),
-    [(2, "kill"), (2, "exit"), (3, "kill"), (5, "kill"), (5, "exit")],
+    [(3, "kill"), (4, "exit")],
 )
-async def test_of_two_hundred_messages_only_the_ten_poison_messages_are_dead_lettered(
+async def test_of_a_hundred_messages_only_the_five_poison_messages_are_dead_lettered(
     *,
     url: str,
     stream: str,
@@ -293,8 +282,9 @@ async def test_of_two_hundred_messages_only_the_ten_poison_messages_are_dead_let
     max_attempts: int,
     how: str,
 ) -> None:
-    payloads = ["sleep 0.01"] * 200
-    poison = set(range(0, 200, 20))
+    # So slowly that starts are counted on a busy machine too.
+    payloads = ["sleep 0.05"] * 100
+    poison = set(range(0, 100, 20))
     for number in poison:
         payloads[number] = how
     retry = {"max_attempts": max_attempts, "backoff": [0.05]}
@@ -303,10 +293,10 @@ async def test_of_two_hundred_messages_only_the_ten_poison_messages_are_dead_let
         await fleet.send(*payloads)
         for name in ("one", "two"):
             await fleet.start(name, restart=True)
-        await eventually(lambda: all_is_done(redis, stream, fleet, 200), within=50)
-        dead = await dead_letters(redis, stream)
+        await eventually(lambda: all_is_done(redis, stream, fleet, 100), within=200)
+        dead = await origins(redis, stream)
         tried = fleet.attempts()
-        assert set(fleet.ended()) == set(range(200)) - poison
+        assert set(fleet.ended()) == set(range(100)) - poison
     assert set(dead) == poison
     assert {decoded.attempts for decoded in dead.values()} == {max_attempts}
     for number in poison if how == "kill" else ():

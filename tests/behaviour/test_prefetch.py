@@ -68,8 +68,9 @@ async def test_messages_that_take_longer_than_max_wait_are_not_prefetched(
                 await consumer.aclose()
 
         await consumer.run(handle)
-    # A few are prefetched in the beginning, before the rate is known.
-    assert waiting[-1] == 0
+    # A few are prefetched in the beginning, before the rate is known; and one later, if
+    # this machine was so busy that a handler seemed to be quicker than it was.
+    assert 0 in waiting[7:]
     assert max(waiting) <= 8
 
 

@@ -34,6 +34,7 @@ from support.waiting import (
     deliveries,
     eventually,
     holds,
+    is_blocked,
     leave_pending,
     numbers,
     pending,
@@ -83,10 +84,6 @@ async def test_an_ack_is_sent_after_the_interval_while_a_read_is_blocked(
         await run
     # The median, since the machine may have been busy once.
     assert -0.02 < median(more) < 0.05
-
-
-async def is_blocked(redis: Any) -> bool:
-    return bool((await redis.info("clients"))["blocked_clients"])
 
 
 async def acknowledged(consumer: Consumer[bytes], count: int) -> bool:

@@ -392,7 +392,7 @@ async def test_a_destroyed_group_is_recreated_at_its_position_and_reported(
         assert numbers(await read(consumer, 5, within=3)) == list(range(10, 15))
         assert await consumer.next(timeout=0.05) is None
     [event] = events.named("group_recreated")
-    assert event.facts["group"] == "'g'"
+    assert event.facts["group"] == "g"
 
 
 async def test_a_deleted_stream_is_read_from_its_new_beginning(

@@ -111,9 +111,9 @@ async def test_the_entries_of_a_dead_consumer_are_claimed(
 ) -> None:
     """SeaStreamer's W8: the two-part reply was a fatal error."""
     await send(old.url, stream, *range(250))
-    await leave_pending(client, stream, "dead", 250)
+    await leave_pending(client, stream, "dead", 250, idle=60)
     url = f"{old.url}?protocol={protocol}"
-    lease = Claim(idle=1, interval=0.1)
+    lease = Claim(idle=30, interval=0.1)
     async with Consumer(
         stream, url=url, group="g", name="me", claim=lease, auto_commit=ROLLING
     ) as consumer:

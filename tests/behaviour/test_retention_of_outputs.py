@@ -76,7 +76,7 @@ async def test_streams_of_transactions_without_a_retention_are_reported_once(
 ) -> None:
     assert await outputs(url, stream, redis, events, None) == 9
     reported = [event.facts["stream"] for event in events.named(UNBOUNDED)]
-    assert reported == [repr(f"{stream}.out"), repr(f"{stream}.spread")]
+    assert reported == [f"{stream}.out", f"{stream}.spread"]
     assert "retention=KEEP_ALL" in str(events.named(UNBOUNDED)[0])
 
 
@@ -192,7 +192,7 @@ async def test_dead_letters_without_a_retention_are_reported_once(
     ):
         await eventually(lambda: handled(redis, stream, 9))
     [event] = events.named(UNBOUNDED)
-    assert event.facts["stream"] == repr(f"{stream}.dead")
+    assert event.facts["stream"] == f"{stream}.dead"
     assert "dead_letter_retention=" in str(event)
     assert await redis.xlen(f"{stream}.dead") == 9
 

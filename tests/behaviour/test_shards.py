@@ -211,7 +211,7 @@ async def test_without_permission_to_find_shards_the_key_with_the_name_is_read(
     finally:
         await redis.acl_deluser(user)
     [event] = events.named("looking_refused")
-    assert event.facts["stream"] == repr(stream)
+    assert event.facts["stream"] == stream
 
 
 @pytest.mark.parametrize("names", [("orders", "orders:0"), ("a:12", "x", "a")])

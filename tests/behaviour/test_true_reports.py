@@ -84,7 +84,7 @@ async def test_thousands_of_deleted_entries_are_reported_together(
     reported = events.named("deleted_while_pending")
     assert sum(int(str(event.facts["messages"])) for event in reported) == 2000
     assert len(reported) <= 4
-    assert all(str(event.facts["ids"]).count(",") <= 10 for event in reported)
+    assert all(len(event.facts["ids"]) <= 10 for event in reported)
 
 
 async def test_settling_a_lost_message_returns_false(url: str, stream: str) -> None:

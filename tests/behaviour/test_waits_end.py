@@ -203,7 +203,7 @@ async def test_closing_ends_and_raises_any_error_that_occurs(
     owners = {
         "close": session.checkouts,
         "release": session.ledger.removals,
-        "flush": session._parts.group.committer,
+        "flush": session.parts.group.committer,
     }
     monkeypatch.setattr(type(owners[step]), step, broken)
     committing = asyncio.create_task(outcome(consumer.commit()))

@@ -6,20 +6,23 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock import Claim, Consumer, Message, Producer, _clock
+from penstock import Claim, Consumer, Message, Owned, Producer, _clock
 from support.events import Events
 from support.failing import running
+from support.owned_group import open_group
 from support.server import Server
 from support.waiting import eventually, leave_pending, pending, send
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 CLAIM = Claim(idle=1, interval=0.2)
+LEASE = 2.0
 
 
 class Seen(Counter[int]):
@@ -150,3 +153,34 @@ async def test_the_wall_clock_of_this_process_does_not_affect_leases(
         await eventually(lambda: none_pending(redis, stream))
     assert set(seen.values()) == {1}
     assert not events
+
+
+@pytest.mark.parametrize("jump", ["+60", "-60"])
+async def test_when_the_server_s_clock_jumps_shards_are_taken_again_a_few_times(
+    tmp_path: Path, stream: str, jump: str
+) -> None:
+    """Ahead, all leases end at once; back, they last for so much longer."""
+
+    async def handle(_: Message[bytes]) -> None:
+        await asyncio.sleep(0.005)
+
+    async with server_with_a_clock(tmp_path) as (server, clock), AsyncExitStack() as on:
+        redis = await on.enter_async_context(server.client())
+        options: dict[str, Any] = {"ownership": Owned(lease=LEASE)}
+        group = await on.enter_async_context(
+            open_group(server.url, stream, redis, 8, handle, concurrency=4)
+        )
+        for name in ("one", "two"):
+            await group.join(name, **options)
+        await group.settle()
+        for shift in (jump, "+0"):
+            clock.shift(shift)
+            until = time.monotonic() + 1.5 * LEASE
+            while time.monotonic() < until:
+                await group.send(20)
+                await group.finish()
+            await group.settle()
+        for number in range(8):
+            await eventually(partial(none_pending, redis, f"{stream}:{number}"))
+        # Two at the beginning, and what the two jumps have brought about.
+        assert max((await group.epochs()).values()) <= 10

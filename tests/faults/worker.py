@@ -57,15 +57,20 @@ class Handler:
 
     async def handle_in_loop(
         self, message: Message[bytes], *, ack: bool = False
-    ) -> None:
-        """Handle a message that was not delivered by `run`."""
+    ) -> bool:
+        """Handle a message that was not delivered by `run`.
+
+        Returns:
+            Whether it was handled, and not nacked.
+        """
         try:
             await self.handle(message)
         except RuntimeError:
             message.nack()
-        else:
-            if ack:
-                message.ack()
+            return False
+        if ack:
+            message.ack()
+        return True
 
     def _names(self, message: Message[bytes]) -> dict[str, Any]:
         id_ = str(message.id)

@@ -17,7 +17,6 @@ from penstock import (
     Claim,
     CommandError,
     Commit,
-    ConfigurationError,
     Consumer,
     GaveUp,
     Owned,
@@ -28,7 +27,7 @@ from penstock import (
 from simulation.handling import Handler
 from simulation.journal import Journal
 from simulation.opening import cancel_openings
-from simulation.owning import Callbacks
+from simulation.owning import Callbacks, refuses_scripts
 from simulation.plan import ConsumerPlan
 from simulation.routing import run_router
 from simulation.steps import take_steps
@@ -102,7 +101,9 @@ class _Program:
         if plan.group:
             self._options |= {"group": plan.group, "name": name}
         if plan.owned:
-            self._options |= Callbacks(plan.group, journal).options
+            self._options |= Callbacks(
+                plan.group, journal, refuses=plan.refuses
+            ).options
         self._how = dict(plan.run)
         self._how.pop("consumers", None)
         if self._options.get("auto_commit") in {"rolling", "disabled"}:
@@ -155,7 +156,7 @@ class _Program:
             # It would stop the next consumer, too.
             self._journal.note("gave up")
             self._options.pop("dead_letters", None)
-        elif isinstance(error, AccessError) or _refuses_scripts(error):
+        elif isinstance(error, AccessError) or refuses_scripts(error):
             # Only a fault takes permissions away.
             self._journal.note("no access")
         elif isinstance(error, CommandError) and (
@@ -193,11 +194,6 @@ class _Program:
                 raise
         # A call that was under way has to end when the consumer closes.
         await steps
-
-
-def _refuses_scripts(error: Exception) -> bool:
-    """Return whether scripts are refused, without which no shards are owned."""
-    return isinstance(error, ConfigurationError) and "scripts" in str(error)
 
 
 def _passes(error: CommandError) -> bool:

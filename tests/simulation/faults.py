@@ -79,6 +79,19 @@ async def silence(run: Run, chance: Random) -> None:
     await asyncio.sleep(seconds)
 
 
+async def hold_requests(run: Run, chance: Random) -> None:
+    """Let the requests of consumers arrive late, though no connection ends.
+
+    Those of one connection overtake them: of the first one, on which shards are freed.
+    """
+    seconds = chance.choice((0.3, 0.6, 1.0))
+    for replaceable in run.consumers:
+        if replaceable.alive and replaceable.process is not None:
+            for connection in run.network.of(replaceable.process.name)[1:]:
+                connection.up.silence(seconds)
+    await asyncio.sleep(seconds)
+
+
 async def silence_and_reset(run: Run, chance: Random) -> None:
     """Let nothing arrive for a while, and break the connections then."""
     chosen = _connections(run, chance)
@@ -247,7 +260,12 @@ FAMILIES: Final = {
 }
 """The names of faults by family; only the last one may lose messages."""
 
+# Faults that only plans with owned shards have.
+_OWNED: Final[tuple[Fault, ...]] = (hold_requests, foreign.grow)
+
 KINDS: Final = {
-    fault.__name__: fault for faults in _FAMILIES.values() for fault in faults
+    fault.__name__: fault
+    for faults in (*_FAMILIES.values(), _OWNED)
+    for fault in faults
 }
 """All faults by name."""

@@ -23,7 +23,7 @@ from simulation.plan import REOPENING
 if TYPE_CHECKING:
     from simulation.run import Run
 
-__all__ = ["GROUPS", "LOSSES"]
+__all__ = ["GROUPS", "LOSSES", "grow"]
 
 # -- streams and groups ----------------------------------------------------------------
 
@@ -83,6 +83,16 @@ async def claim_for_others(run: Run, chance: Random) -> None:
         ids, since = [line[0] for line in lines], run.world.time()
         run.direct.call("XCLAIM", key, group, "stranger", 0, *ids, "JUSTID")
         excuse(run, since, "again", "order")
+
+
+async def grow(run: Run, chance: Random) -> None:
+    """Add shards to the stream, and write to them."""
+    run.foreign.grow()
+    for number in range(run.plan.shards, len(run.keys)):
+        for _ in range(chance.choice((1, 5, 20))):
+            id_ = run.observer.next_id(run.keys[number])
+            run.foreign.message(number, run.keys[number], id_, b"k%d" % number)
+            await asyncio.sleep(chance.choice((0.0, 0.01, 0.1)))
 
 
 async def foreign_entries(run: Run, chance: Random) -> None:

@@ -40,10 +40,8 @@ _FAST: Final = {"concurrency": 4}
 _STYLES: Final = ("run", "loop", "next", "take", "batches", "storm")
 
 
-# The share of plans whose consumers own the shards, and of those in which members only
-# join and leave.
+# The share of plans whose consumers own the shards.
 _OWNED: Final = 0.15
-_PEACEFUL: Final = 0.15
 # How often each other scenario comes, in percent.
 _SHARES: Final = {
     "anything": 74,
@@ -95,18 +93,27 @@ class _Generator:
 
     def owned_plan(self, seed: int) -> Plan:
         """Make up a plan whose consumers own the shards."""
-        plan = self._empty(seed, (1, 2, 3, 3, 5))
+        plan, chance = self._empty(seed, (1, 2, 3, 3, 5)), self._chance
         options = self._common()
         del options["claim"]
+        shares = owned_plans.SHARES
+        (scenario,) = chance.choices([*shares], [*shares.values()])
+        if scenario == "anything":
+            faults = self._faults(plan.seconds)
+            steps = owned_plans.operations(chance, plan.seconds)
+        else:
+            self._tasks = chance.choice(owned_plans.SLOW)
+            disturb = getattr(owned_plans, scenario)
+            faults, steps = disturb(chance, plan.seconds)
+        consumers = owned_plans.consumers(chance, plan.seconds, options, scenario)
+        grows, growing = owned_plans.growth(seed, plan.seconds)
         return replace(
             plan,
-            consumers=tuple(owned_plans.consumers(self._chance, plan.seconds, options)),
+            grows=grows,
+            consumers=tuple(consumers),
             producers=tuple(self._producers(plan.seconds, plan.shards)),
-            faults=tuple(
-                self._repeated("terminate", plan.seconds)
-                if self._chance.random() < _PEACEFUL
-                else self._faults(plan.seconds)
-            ),
+            operators=(OperatorPlan("admin", tuple(steps)),) if steps else (),
+            faults=(*faults, *growing),
         )
 
     def _empty(self, seed: int, shards: tuple[int, ...]) -> Plan:

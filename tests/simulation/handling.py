@@ -65,8 +65,12 @@ class Handler(CommonHandler):
 
     async def handle_in_loop(
         self, message: Message[bytes], *, ack: bool = False
-    ) -> None:
-        """Handle a message that was not delivered by `run`."""
+    ) -> bool:
+        """Handle a message that was not delivered by `run`.
+
+        Returns:
+            Whether it was handled, and neither nacked nor rejected.
+        """
         done = True
         try:
             await self.handle(message)
@@ -79,11 +83,15 @@ class Handler(CommonHandler):
                 raise
             done = False
         if not self._settles:
-            return
+            return True
         if not done:
             message.nack()
-        elif ack and not self._settled(message):
+            return False
+        if self._settled(message):
+            return False
+        if ack:
             message.ack()
+        return True
 
     async def handle_list(
         self, messages: Sequence[Message[bytes]], *, ack: bool = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from faults.history import Excuse
-from penstock import ACKED, EARLIEST, MaxLen, ServerError, replay
+from penstock import ACKED, EARLIEST, ConfigurationError, MaxLen, ServerError, replay
 from penstock.admin import Admin
 from simulation.consuming import STREAM, URL
 from simulation.journal import Journal
@@ -92,6 +93,34 @@ async def _read_all(log: Journal, *, reverse: bool, page: int) -> None:
     log.note("replayed " + " ".join(f"{shard}:{id_}" for id_, shard in found))
 
 
+async def _move(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    """Move an owned shard to another member."""
+    await _move_one(admin, group, argument, force=False)
+
+
+async def _take_away(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    """Take an owned shard from its owner.
+
+    What that has handled, or handles, is handled again. It learns of its loss when it
+    next asks the server.
+    """
+    since = asyncio.get_running_loop().time()
+    log.add(Excuse, since=since, what=["again"], group=group)
+    try:
+        await _move_one(admin, group, argument, force=True)
+    finally:
+        log.add(Excuse, since=since, what=["again"], group=group)
+
+
+async def _move_one(admin: Admin, group: str, argument: int, *, force: bool) -> None:
+    owned = [each for each in (await admin.owners(STREAM, group)).shards if each.owner]
+    if owned:
+        number = owned[argument % len(owned)].shard.number
+        # Its members may have left meanwhile.
+        with suppress(ConfigurationError):
+            await admin.move(STREAM, group, number, force=force)
+
+
 STEPS: Final[dict[str, Step]] = {
     "group_state": _group_state,
     "trim_acked": _trim_acked,
@@ -102,6 +131,8 @@ STEPS: Final[dict[str, Step]] = {
     "reset_group": _reset_group,
     "replay": _replay,
     "replay_reverse": _replay_reverse,
+    "move": _move,
+    "take_away": _take_away,
 }
 
 

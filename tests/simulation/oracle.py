@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 from unittest.mock import patch
 
 from faults.history import Excuse, Note, Record, Start
+from simulation.oracle_facts import Entry, Life
 from simulation.owned_oracle import OwnedOracle
 from simulation.plan import ConsumerPlan
 from simulation.process import Process
@@ -57,75 +57,6 @@ _UNSCRIPTED: Final = frozenset(("no_scripts", "no_permission"))
 _CALM: Final = 10.0
 
 
-@dataclass(eq=False)
-class _Life:
-    """One consumer's process.
-
-    Attributes:
-        who: The process.
-        name: The consumer's name; empty if Penstock chose it.
-        plan: What it does.
-        process: The process itself.
-        terminated: When it was asked to end.
-        closed: Whether the consumer has closed in order.
-        refused: Whether it could not release its entries.
-    """
-
-    who: str
-    name: bytes
-    plan: ConsumerPlan
-    process: Process
-    terminated: float = 0.0
-    closed: bool = False
-    refused: bool = False
-
-    @property
-    def group(self) -> bytes:
-        return self.plan.group.encode()
-
-    @property
-    def lease(self) -> int:
-        """The lease in milliseconds."""
-        claim = self.plan.options.get("claim", {})
-        return int(claim.get("idle", 60.0) * 1000)
-
-    @property
-    def since(self) -> float:
-        """When it last stood still."""
-        return self.process.loop.frozen_until
-
-
-@dataclass
-class _Entry:
-    """What is known of a pending entry.
-
-    Attributes:
-        holder: The process that has it.
-        touched: When it was last delivered or claimed, by the server's clock.
-        held_at: Since when.
-        lost_by: The process from which it was claimed last.
-        kept_since: Since when that had it.
-        lost_at: When that was.
-        lost_count: How often it had been delivered by then.
-        fresh_at: When it was last delivered as a new one.
-        starts: How often a handler was started with it, unless closing ended that.
-        unknown: How often a start may have been counted of which nothing was seen.
-        starters: The processes that started it.
-    """
-
-    holder: _Life | None = None
-    held_at: float = 0.0
-    touched: int = 0
-    lost_by: _Life | None = None
-    kept_since: float = 0.0
-    lost_at: float = 0.0
-    lost_count: int = 0
-    fresh_at: float = 0.0
-    starts: int = 0
-    unknown: int = 0
-    starters: tuple[str, ...] = ()
-
-
 class Oracle:
     """Checks each start of a handler, each claim, and each consumer that has closed.
 
@@ -137,10 +68,10 @@ class Oracle:
         self._run = run
         # Checks consumers that own shards.
         self.owned = OwnedOracle(run)
-        self._entries: dict[tuple[int, bytes, int], _Entry] = {}
+        self._entries: dict[tuple[int, bytes, int], Entry] = {}
         # The processes by their names, and the latest ones by consumers' names.
-        self._lives: dict[str, _Life] = {}
-        self._latest: dict[tuple[bytes, bytes], _Life] = {}
+        self._lives: dict[str, Life] = {}
+        self._latest: dict[tuple[bytes, bytes], Life] = {}
         # The groups that were found, so that each is looked for once only.
         self._places: dict[int, tuple[Group, _Place]] = {}
         self._kinds = {fault.kind for fault in run.plan.faults}
@@ -149,6 +80,8 @@ class Oracle:
         self._disturbing = 0
         # When somebody last changed something that consumers can't know of at once.
         self._changed = 0.0
+        # When the server's clock last jumped ahead, which ends all leases.
+        self._jumped = 0.0
 
     # -- what happens ------------------------------------------------------------------
 
@@ -156,7 +89,7 @@ class Oracle:
         self, who: str, name: str | None, plan: ConsumerPlan, process: Process
     ) -> None:
         """Record that a consumer's process begins."""
-        life = _Life(who, (name or "").encode(), plan, process)
+        life = Life(who, (name or "").encode(), plan, process)
         self._lives[who] = life
         for group in plan.groups:
             self._latest[group.encode(), life.name] = life
@@ -192,6 +125,8 @@ class Oracle:
             self._noted(record)
         elif isinstance(record, Excuse) and "again" in record.what:
             self._changed = record.at
+        elif isinstance(record, Excuse) and "leases" in record.what:
+            self._jumped = record.at
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -228,7 +163,7 @@ class Oracle:
                     return place
         return None
 
-    def _life(self, group: bytes, consumer: Consumer) -> _Life | None:
+    def _life(self, group: bytes, consumer: Consumer) -> Life | None:
         """Return the process of a consumer; None for a stranger."""
         if consumer.name == b"stranger" or group.decode() in self.owned.groups:
             return None
@@ -239,10 +174,10 @@ class Oracle:
         place = self._place(group)
         if place is None:
             return
-        entry = self._entries.setdefault((*place, id_), _Entry())
+        entry = self._entries.setdefault((*place, id_), Entry())
         entry.holder = self._life(place[1], consumer)
         entry.touched = self._run.server.now
-        entry.held_at = entry.fresh_at = self._run.world.time()
+        entry.held_at = entry.fresh_at = entry.leased_at = self._run.world.time()
         entry.lost_by = None
         entry.unknown += 1 if entry.starts else 0
 
@@ -250,7 +185,7 @@ class Oracle:
         place, now = self._place(group), self._run.server.now
         if place is None:
             return
-        entry = self._entries.setdefault((*place, pending.id), _Entry())
+        entry = self._entries.setdefault((*place, pending.id), Entry())
         before, after = entry.holder, self._life(place[1], consumer)
         if entry.touched == now and entry.fresh_at == self._run.world.time():
             return  # it was delivered again
@@ -262,14 +197,16 @@ class Oracle:
         if after is not None and pending.consumer is not consumer:
             entry.lost_by, entry.kept_since = before, entry.held_at
             entry.lost_at, entry.lost_count = self._run.world.time(), pending.count
+            entry.lost_lease = entry.leased_at
         if entry.lost_by is after:
             entry.lost_by = None
         if before is not after:
             entry.held_at = self._run.world.time()
         entry.holder, entry.touched = after, now
+        entry.leased_at = self._run.world.time()
 
     def _check_lease(
-        self, place: _Place, pending: Pending, consumer: Consumer, to: _Life | None
+        self, place: _Place, pending: Pending, consumer: Consumer, to: Life | None
     ) -> None:
         idle = self._run.server.now - pending.time
         if to is None or pending.consumer is consumer or idle >= to.lease:
@@ -281,10 +218,10 @@ class Oracle:
 
     # -- handlers ----------------------------------------------------------------------
 
-    def _started(self, life: _Life, start: Start) -> None:
+    def _started(self, life: Life, start: Start) -> None:
         place = start.shard, start.group.encode()
         id_ = ids.parse(start.id.encode())
-        entry = self._entries.setdefault((*place, id_), _Entry())
+        entry = self._entries.setdefault((*place, id_), Entry())
         self._check_owner(place, id_, entry, life, start.attempt)
         if life.who not in entry.starters:
             self._check_counted(place, id_, entry, life, start.attempt)
@@ -294,7 +231,7 @@ class Oracle:
         entry.starts += 1
 
     def _check_owner(
-        self, place: _Place, id_: int, entry: _Entry, life: _Life, attempt: int
+        self, place: _Place, id_: int, entry: Entry, life: Life, attempt: int
     ) -> None:
         """Check that another consumer has not claimed it long ago."""
         if entry.lost_by is not life or life.plan.style not in _AT_ONCE:
@@ -303,13 +240,19 @@ class Oracle:
             return
         counted = entry.lost_count > attempt
         since = max(entry.lost_at, life.since) if counted else entry.lost_at
+        if entry.lost_lease <= self._jumped <= entry.lost_at:
+            # The server's clock has ended the lease at once, so the claim was in
+            # order (docs/guarantees.md, Leases). Nobody tells the consumer, which asks
+            # when it renews the lease. By its own clock the lease is not over yet, and
+            # may not be when it starts the entry.
+            since = max(since, entry.lost_lease + life.lease / 1000)
         ago = self._run.world.time() - since
         if ago > (_REPLY if counted else _TURNS):
             what = f"{_name(place, id_)} by {life.who}, which lost it {ago:.3f} s ago"
             self._run.fail("foreign", what)
 
     def _check_counted(
-        self, place: _Place, id_: int, entry: _Entry, life: _Life, attempt: int
+        self, place: _Place, id_: int, entry: Entry, life: Life, attempt: int
     ) -> None:
         """Check that the server knows of a start after others that ended somewhere."""
         group = self._run.observer.group(self._run.keys[place[0]].encode(), place[1])
@@ -324,7 +267,7 @@ class Oracle:
             self._run.fail("uncounted", f"{what}, counted {pending.count}")
 
     def _check_attempt(
-        self, place: _Place, id_: int, entry: _Entry, attempt: int
+        self, place: _Place, id_: int, entry: Entry, attempt: int
     ) -> None:
         """Check that no more attempts are counted than there may have been."""
         processes_of_plan = self._run.plan.consumers
@@ -365,7 +308,7 @@ class Oracle:
             if life.closed:
                 self._run.world.after(_RELEASED, self._check_released, life)
 
-    def _check_idle(self, life: _Life) -> None:
+    def _check_idle(self, life: Life) -> None:
         """Check that a call which waits though there are messages has a reason to."""
         calm = self._run.world.time() - _CALM
         paused = any(step.what == "pause" for step in life.plan.steps)
@@ -376,7 +319,7 @@ class Oracle:
         if quiet and not (paused or blocked):
             self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
 
-    def _check_released(self, life: _Life) -> None:
+    def _check_released(self, life: Life) -> None:
         """Check that a consumer which has closed has kept no lease."""
         disturbed = self._disturbing or self._disturbed + _QUIET > life.terminated
         if disturbed or life.since + _QUIET > life.terminated:

@@ -7,13 +7,14 @@ another one is a stale one: its member stood still, or could not know yet.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from faults.history import Acked, DeadLettered, End, Excuse, Note, Record, Start
 from penstock._core.ownership.tokens import Token
 from simulation import owning
 from simulation.owned_division import Division, Holder, holder_of
+from simulation.owned_facts import Member, Place, Shard
+from simulation.owned_handover import HandOver
 from simulation.owned_plans import AT_ONCE, is_peaceful
 from simulation.plan import ConsumerPlan
 from simulation.process import Process
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnedOracle"]
 
-_Place: TypeAlias = tuple[int, str]
-"""The number of a shard, and a group."""
-
 # Styles whose handlers start in the order of the stream.
 _IN_ORDER: Final = frozenset(("loop", "next", "take", "batches", "lists"))
 _BY_RUN: Final = frozenset(("run", "router", "transactions", "direct", "threads"))
@@ -35,54 +33,23 @@ _BEFORE: Final[dict[str, frozenset[str]]] = {
     owning.ASSIGNING: frozenset(("", owning.REFUSED, owning.REVOKED, owning.LOST)),
     owning.ASSIGNED: frozenset((owning.ASSIGNING,)),
     owning.REFUSED: frozenset((owning.ASSIGNING,)),
-    owning.REVOKED: frozenset((owning.ASSIGNED,)),
+    owning.REVOKING: frozenset((owning.ASSIGNED,)),
+    owning.REVOKED: frozenset((owning.REVOKING,)),
     owning.LOST: frozenset((owning.ASSIGNED,)),
 }
-_OWNED: Final = frozenset((owning.ASSIGNING, owning.ASSIGNED))
+_OWNED: Final = frozenset((owning.ASSIGNING, owning.ASSIGNED, owning.REVOKING))
 # Seconds for which a member that has stood still may start what it had taken in hand.
 _TURNS: Final = 0.05
 # Seconds after which shards of a consumer that has closed must be free.
 _FREED: Final = 0.5
 # Faults after which wall clocks differ from what leases were reckoned by.
 _CLOCKS: Final = frozenset(("set_clock",))
+# Faults after which a group delivers lower ids than those of pending entries.
+_SET_BACK: Final = frozenset(("set_group_back",))
 # Faults after which the server has another one's token without a TAKE.
 _OTHER_DATA: Final = frozenset(("restart_older", "fail_over", "swap_databases"))
 # Events of a consumer that had no time to give up its shards.
 _INCOMPLETE: Final = ("not_given_back", "close_incomplete", "close_timeout has expired")
-
-
-@dataclass
-class _Shard:
-    """What is known of a shard of a group.
-
-    Attributes:
-        holder: What the server said last.
-        token: The token under which entries were started last.
-        started: The entries that were.
-    """
-
-    holder: Holder | None = None
-    token: bytes = b""
-    started: set[int] = field(default_factory=set)
-
-
-@dataclass
-class _Member:
-    """A process that owns shards.
-
-    Attributes:
-        name: Its name in the group.
-        told: What it was told last of each shard.
-        process: The process itself.
-        hurried: Whether it has little time to give up its shards when it closes.
-        incomplete: Whether it had no time for that.
-    """
-
-    name: bytes
-    process: Process
-    hurried: bool
-    told: dict[_Place, str] = field(default_factory=dict)
-    incomplete: bool = False
 
 
 class OwnedOracle:
@@ -113,16 +80,22 @@ class OwnedOracle:
             for group in self.groups
         }
         self._kinds = {fault.kind for fault in run.plan.faults}
+        self._blocks = any(
+            task.startswith("block")
+            for each in run.plan.producers
+            for task in each.tasks
+        )
+        self._hand_over = HandOver()
         self._leases = max(
             (p.options["ownership"].get("lease", 10.0) for p in plans), default=0.0
         )
-        self._members: dict[str, _Member] = {}
-        self._shards: dict[_Place, _Shard] = {}
+        self._members: dict[str, Member] = {}
+        self._shards: dict[Place, Shard] = {}
         self.stale: set[Start] = set()
         # Who has handled an entry, under which epoch; and what was acknowledged though
         # its owner had not.
-        self._handled: set[tuple[_Place, str, bytes, int]] = set()
-        self._suspects: list[tuple[_Place, str]] = []
+        self._handled: set[tuple[Place, str, bytes, int]] = set()
+        self._suspects: list[tuple[Place, str]] = []
         self._given_up: set[str] = set()
         # When somebody last changed what owners can't know of at once.
         self._changed = float("-inf")
@@ -134,22 +107,23 @@ class OwnedOracle:
     ) -> None:
         """Record that the process of a consumer that owns shards begins."""
         hurried = "close_timeout" in plan.options
-        self._members[who] = _Member((name or "").encode(), process, hurried)
+        self._members[who] = Member((name or "").encode(), process, hurried)
 
     def seen(self, record: Record) -> None:
         """Check what a process has just recorded."""
         if isinstance(record, Excuse) and {"again", "order"} & {*record.what}:
             self._changed = record.at
+        if isinstance(record, Excuse) and "ack" in record.what:
+            self._hand_over.excused(record)
         if not self.groups:
             return
         if isinstance(record, Start):
             if record.group in self.groups:
+                self._hand_over.started(record)
                 self._started(record)
         elif isinstance(record, End):
-            if record.group in self.groups and record.ok:
-                place = record.shard, record.group
-                name = self._members[record.who].name
-                self._handled.add((place, record.id, name, record.epoch))
+            if record.group in self.groups:
+                self._ended(record)
         elif isinstance(record, Acked):
             if record.group in self.groups:
                 self._acknowledged(record)
@@ -166,24 +140,22 @@ class OwnedOracle:
                 if before is not None and now is not None:
                     self._check_lease((number, group), before, now)
 
-    def _check_lease(self, place: _Place, before: Holder, now: Holder) -> None:
+    def _check_lease(self, place: Place, before: Holder, now: Holder) -> None:
         """Check that a shard is taken from another only when its lease is over."""
         one, other = Token.parse(before.token), Token.parse(now.token)
         if one is None or other is None or one.member == other.member:
             return
         left = before.until - self._run.server.now
         if left > 0 and not self._kinds & (_CLOCKS | _OTHER_DATA):
-            what = (
-                f"{_name(place)} from {one.member} by {other.member}, {left} ms early"
-            )
+            what = f"{_name(place)} from {one.member} by {other.member}"
             self._run.fail("taken_early", f"{what}, {left} ms early")
 
     # -- the server --------------------------------------------------------------------
 
-    def _shard(self, place: _Place) -> _Shard:
-        return self._shards.setdefault(place, _Shard())
+    def _shard(self, place: Place) -> Shard:
+        return self._shards.setdefault(place, Shard())
 
-    def _holder(self, place: _Place) -> Holder | None:
+    def _holder(self, place: Place) -> Holder | None:
         database = self._run.server.database(0)
         return holder_of(database, self._run.keys[place[0]], place[1])
 
@@ -223,31 +195,42 @@ class OwnedOracle:
         current = token and (token.member.encode(), token.number)
         if holder is None or current != (member.name, start.epoch):
             self.stale.add(start)
-            if at_once:
-                self._check_stale(place, start, holder)
+            if at_once and not self._may_be_late(start.who):
+                what = f"{_name(place)} {start.id} by {start.who}, epoch {start.epoch}"
+                self._run.fail("zombie", f"{what}, which is {holder}")
             return
+        if at_once:
+            self._check_lease_goes_on(place, start, holder)
         shard, id_ = self._shard(place), ids.parse(start.id.encode())
         if shard.token != holder.token:
             shard.token, shard.started = holder.token, set()
         self._check_lower(place, start, shard)
         shard.started.add(id_)
 
-    def _check_stale(self, place: _Place, start: Start, holder: Holder | None) -> None:
-        """Check that a member that starts what is not its own can't know that."""
-        world, process = self._run.world, self._members[start.who].process
-        now = world.time()
-        stood_still = now - process.loop.frozen_until < _TURNS
-        blocked = any(
-            task.startswith("block")
-            for p in self._run.plan.producers
-            for task in p.tasks
-        )
-        changed = now - self._changed < 2 * self._leases
-        if not (stood_still or blocked or changed or self._kinds & _CLOCKS):
-            what = f"{_name(place)} {start.id} by {start.who}, epoch {start.epoch}"
-            self._run.fail("zombie", f"{what}, which is {holder}")
+    def _ended(self, end: End) -> None:
+        self._hand_over.ended(end)
+        if end.ok:
+            name = self._members[end.who].name
+            self._handled.add(((end.shard, end.group), end.id, name, end.epoch))
 
-    def _check_lower(self, place: _Place, start: Start, shard: _Shard) -> None:
+    def _may_be_late(self, who: str) -> bool:
+        """Return whether a member can't know that a shard is not its own any more."""
+        now, process = self._run.world.time(), self._members[who].process
+        stood_still = now - process.loop.frozen_until < _TURNS
+        changed = now - self._changed < 2 * self._leases
+        return stood_still or self._blocks or changed or bool(self._kinds & _CLOCKS)
+
+    def _check_lease_goes_on(self, place: Place, start: Start, holder: Holder) -> None:
+        """Check that no handler starts of a shard whose lease is over.
+
+        A member's lease begins when it asks for it, which is before the server's.
+        """
+        over = int(self._run.world.wall() * 1000) - holder.until
+        if over > 0 and not (self._may_be_late(start.who) or self._kinds & _OTHER_DATA):
+            what = f"{_name(place)} {start.id} by {start.who}"
+            self._run.fail("lapsed", f"{what}, {over} ms after the lease")
+
+    def _check_lower(self, place: Place, start: Start, shard: Shard) -> None:
         """Check that what was delivered before has been started by this owner, too."""
         group = self._run.observer.group(
             self._run.keys[place[0]].encode(), place[1].encode()
@@ -261,7 +244,7 @@ class OwnedOracle:
             if lower < id_ and lower not in shard.started:
                 self._check_skipped(place, start, lower)
 
-    def _check_skipped(self, place: _Place, start: Start, lower: int) -> None:
+    def _check_skipped(self, place: Place, start: Start, lower: int) -> None:
         """Report an entry that was passed over, unless it is in another lane."""
         stream = self._run.observer.stream(self._run.keys[place[0]].encode())
         entry = stream.entries.get(lower) if stream is not None else None
@@ -274,6 +257,8 @@ class OwnedOracle:
             return
         if self._run.world.time() - self._changed < 2 * self._leases:
             return
+        if self._kinds & _SET_BACK:
+            return  # what is pending comes first, and then what is read again
         what = f"{_name(place)} {ids.text(lower).decode()} by {start.who}"
         self._run.fail("passed_over", f"{what}, which starts {start.id}")
 
@@ -339,6 +324,8 @@ class OwnedOracle:
                 if key in self._run.keys:
                     place = self._run.keys.index(key), group
                     self._told(note.who, member, place, word)
+        elif rest.startswith(("drain_incomplete", "commit_", "handler_failed")):
+            self._hand_over.noted(note.who, note.text)
         elif rest.startswith("gave_up"):
             self._given_up.add(rest.partition(" id=")[2].partition(" ")[0])
         elif word == "event" and any(text in rest for text in _INCOMPLETE):
@@ -348,22 +335,40 @@ class OwnedOracle:
             if not (member.incomplete or member.hurried):
                 self._run.world.after(_FREED, self._check_freed, note.who, member)
 
-    def _check_ended(self, who: str, member: _Member) -> None:
+    def _check_ended(self, who: str, member: Member) -> None:
         """Check that a consumer which has closed was told the end of its ownerships."""
         for place, told in member.told.items():
             if told in _OWNED and not (member.incomplete or member.hurried):
                 self._run.fail("callbacks", f"{_name(place)}: {who} closed")
         member.told.clear()
 
-    def _told(self, who: str, member: _Member, place: _Place, word: str) -> None:
+    def _told(self, who: str, member: Member, place: Place, word: str) -> None:
         before = member.told.get(place, "")
         excused = member.incomplete or (member.hurried and word == owning.ASSIGNING)
         if before not in _BEFORE[word] and not excused:
             what = f"{_name(place)}: {who} is told {word!r} after {before!r}"
             self._run.fail("callbacks", what)
         member.told[place] = word
+        if word == owning.REVOKING:
+            self._check_handed_over(who, member, place)
 
-    def _check_freed(self, who: str, member: _Member) -> None:
+    def _check_handed_over(self, who: str, member: Member, place: Place) -> None:
+        """Check that everything is over that a member has begun in a shard."""
+        holder = self._holder(place)
+        token = Token.parse(holder.token) if holder else None
+        changed = self._run.world.time() - self._changed < 2 * self._leases
+        if token is None or token.member.encode() != member.name or changed:
+            return
+        group = self._run.observer.group(
+            self._run.keys[place[0]].encode(), place[1].encode()
+        )
+        pending = (
+            {ids.text(id_).decode() for id_ in group.pending.by_id} if group else set()
+        )
+        for what in self._hand_over.open(who, place, token.number, pending):
+            self._run.fail("revoked_early", f"{_name(place)} of {who}: {what}")
+
+    def _check_freed(self, who: str, member: Member) -> None:
         """Check that a consumer which has closed owns nothing."""
         if self._run.oracle.disturbed_at() > self._run.world.time() - 3:
             return
@@ -383,5 +388,5 @@ def _in_order(plan: ConsumerPlan) -> bool:
     return plan.style in _IN_ORDER
 
 
-def _name(place: _Place) -> str:
+def _name(place: Place) -> str:
     return f"{place[1]}: shard {place[0]}"

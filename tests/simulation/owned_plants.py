@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -12,8 +12,11 @@ from penstock._core.ownership.outstanding import Outstanding
 from penstock._core.ownership.shard import OwnedShard
 from penstock._core.ownership.shard_steps import READ, ShardSteps
 from penstock._core.protocol import ownership_scripts, reply_parsing
+from penstock._tasks.reading.assignment import Assignment
+from penstock.message import Shard
+from penstock.options import StartAt
 
-__all__ = ["OWNED_PLANTS"]
+__all__ = ["OWNED_PLANTS", "reads_not_awaited", "strays_not_claimed"]
 
 
 @contextmanager
@@ -42,13 +45,24 @@ def started_while_held() -> Iterator[None]:
 
 
 @contextmanager
-def freed_while_read() -> Iterator[None]:
-    """Free a shard before its last read is answered."""
+def reads_not_awaited() -> Iterator[None]:
+    """Free a shard before its last read is answered.
+
+    This alone does no harm: what the read takes after its shard was freed is a stray,
+    which the next owner claims before it hands out anything behind it.
+    """
 
     def answered(self: Outstanding) -> bool:
         return self.handlers_done and not self.writes
 
     with patch.object(Outstanding, "answered", property(answered)):
+        yield
+
+
+@contextmanager
+def freed_while_read() -> Iterator[None]:
+    """Free a shard before its last read is answered, and claim no strays."""
+    with reads_not_awaited(), strays_not_claimed():
         yield
 
 
@@ -91,6 +105,21 @@ def lost_state_kept() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def growth_missed() -> Iterator[None]:
+    """Own none of the shards that a stream gets after a member has opened."""
+    add = Assignment._add
+
+    async def add_unless_owned(
+        self: Assignment, shards: Sequence[Shard], start: StartAt
+    ) -> None:
+        if self.owned is None:
+            await add(self, shards, start)
+
+    with patch.object(Assignment, "_add", add_unless_owned):
+        yield
+
+
 OWNED_PLANTS = {
     each.__name__: each
     for each in (
@@ -100,6 +129,7 @@ OWNED_PLANTS = {
         freed_while_handled,
         acks_of_anybody,
         lost_state_kept,
+        growth_missed,
     )
 }
 """These defects by name."""

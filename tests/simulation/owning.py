@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from random import Random
 from typing import Any, Final, Protocol
 
-from penstock import Shard
+from penstock import ConfigurationError, Shard
 
-__all__ = ["ASSIGNED", "ASSIGNING", "LOST", "REFUSED", "REVOKED", "Callbacks"]
+__all__ = [
+    "ASSIGNED",
+    "ASSIGNING",
+    "LOST",
+    "REFUSED",
+    "REVOKED",
+    "REVOKING",
+    "Callbacks",
+    "refuses_scripts",
+]
 
 ASSIGNING: Final = "assigning"
 ASSIGNED: Final = "assigned"
 REFUSED: Final = "refused"
+REVOKING: Final = "revoking"
 REVOKED: Final = "revoked"
 LOST: Final = "lost"
+
+# How often a consumer refuses shards, at most.
+_REFUSALS: Final = 2
+
+
+def refuses_scripts(error: BaseException) -> bool:
+    """Return whether scripts are refused, without which no shards are owned."""
+    return isinstance(error, ConfigurationError) and "scripts" in str(error)
 
 
 class _Notes(Protocol):
@@ -30,18 +47,19 @@ class Callbacks:
     Args:
         group: The group.
         notes: Where it is recorded.
-        refuses: Returns whether to refuse some shards.
+        refuses: Whether to refuse some of the first shards.
     """
 
     def __init__(
         self,
         group: str,
         notes: _Notes,
-        refuses: Callable[[], bool] = lambda: False,
+        *,
+        refuses: bool = False,
     ) -> None:
         self._group = group
         self._notes = notes
-        self._refuses = refuses
+        self._refusals = _REFUSALS if refuses else 0
         self._chance = Random(group)
 
     @property
@@ -56,12 +74,14 @@ class Callbacks:
     async def _assigned(self, shards: tuple[Shard, ...]) -> None:
         self._note(ASSIGNING, shards)
         await self._take_time()
-        if self._refuses():
+        if self._refusals and self._chance.random() < 0.5:
+            self._refusals -= 1
             self._note(REFUSED, shards)
             raise RuntimeError(REFUSED)
         self._note(ASSIGNED, shards)
 
     async def _revoked(self, shards: tuple[Shard, ...]) -> None:
+        self._note(REVOKING, shards)
         await self._take_time()
         self._note(REVOKED, shards)
 

@@ -52,6 +52,7 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
         steps: What it does besides.
         cancels: Whether it cancels its opening a few times before it opens.
         unnamed: Whether Penstock chooses its name in the group.
+        refuses: Whether it refuses some of the first shards that it is assigned.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
     steps: tuple[StepPlan, ...] = ()
     cancels: bool = False
     unnamed: bool = False
+    refuses: bool = False
 
     @property
     def owned(self) -> bool:
@@ -152,6 +154,7 @@ class Plan(msgspec.Struct, frozen=True):
         version: The version of the server, see `simulation.server.versions`.
         network: The network.
         shards: The number of the stream's shards; 0 for a stream without shards.
+        grows: How many shards are added while the run goes on, by `grow`.
         seconds: How long faults may happen; then everything is healed.
         consumers: The consumers' processes.
         producers: The producers' processes.
@@ -163,6 +166,7 @@ class Plan(msgspec.Struct, frozen=True):
     version: str = "valkey_9"
     network: NetworkPlan = NetworkPlan()
     shards: int = 0
+    grows: int = 0
     seconds: float = 20.0
     consumers: tuple[ConsumerPlan, ...] = ()
     producers: tuple[ProducerPlan, ...] = ()

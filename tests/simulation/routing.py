@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-from penstock import AccessError, CommandError, GaveUp, Message, Router
+from penstock import (
+    AccessError,
+    CommandError,
+    ConfigurationError,
+    GaveUp,
+    Message,
+    Router,
+)
 from simulation.handling import Handler
-from simulation.owning import Callbacks
+from simulation.owning import Callbacks, refuses_scripts
 from simulation.plan import ConsumerPlan
 
 __all__ = ["run_router"]
@@ -31,7 +38,7 @@ def _router(
     for group, handler in zip(plan.groups, handlers, strict=True):
         how = {"group": group, "name": name, **options}
         if plan.owned:
-            how |= Callbacks(group, handler).options
+            how |= Callbacks(group, handler, refuses=plan.refuses).options
 
         async def created(message: Message[bytes], handler: Handler = handler) -> None:
             await handler.handle(message)
@@ -78,6 +85,10 @@ async def run_router(
         except (AccessError, CommandError) as error:
             # Only a fault takes permissions away, or puts something else there.
             handlers[0].note(f"router ended: {error!r}")
+        except ConfigurationError as error:
+            if not refuses_scripts(error):
+                raise
+            handlers[0].note("no access")
         except GaveUp:
             # It would stop the next one, too.
             handlers[0].note("gave up")

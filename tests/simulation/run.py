@@ -119,14 +119,14 @@ class Run:
             self.oracle.disturbed_at, lambda what: self.fail("hangs", what)
         )
         self.memory = Memory(
-            max(1, plan.shards) + 1, lambda what: self.fail("memory", what)
+            max(1, plan.shards + plan.grows) + 1, lambda what: self.fail("memory", what)
         )
         self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
         self.consumers = [ReplaceableProcess(self, each) for each in plan.consumers]
         self.producers = [ReplaceableProcess(self, each) for each in plan.producers]
         self.operators = [ReplaceableProcess(self, each) for each in plan.operators]
         self.failures: dict[str, list[str]] = {}
-        shards = range(plan.shards)
+        shards = range(plan.shards + plan.grows)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
         self.groups = sorted({name for each in plan.consumers for name in each.groups})
         # Whether all faults are over; and whether consumers are asked to end, so that
@@ -257,7 +257,7 @@ class Run:
                 self.direct.call("DEL", key)
                 self.direct.call("RENAMENX", f"{key}.away", key)
         # Who knew the shards may have ended before it could record them again.
-        self.foreign.record_shards(self.keys[0])
+        self.foreign.grow()
         for replaceable in (*self.consumers, *self.producers):
             if replaceable.process is not None and replaceable.process.loop.dead:
                 replaceable.start()

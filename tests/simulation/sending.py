@@ -21,6 +21,7 @@ from penstock import (
     Producer,
     SendFailed,
     SendUnknown,
+    ShardsDiffer,
 )
 from penstock import Receipt as PenstockReceipt
 from simulation.consuming import STREAM, URL
@@ -31,6 +32,10 @@ from simulation.plan import ProducerPlan
 from simulation.tasks import make
 
 __all__ = ["SENDS", "produce"]
+
+
+# It is not stored: the server refused it, or the stream has more shards by now.
+_REFUSED: Final = (SendFailed, ShardsDiffer)
 
 
 class Sender:
@@ -121,8 +126,10 @@ class Sender:
             self._journal.add(Receipt, message=name, **facts)
         elif isinstance(outcome, SendUnknown):
             self._journal.add(Unknown, message=name)
-        elif isinstance(outcome, SendFailed):
-            self._journal.add(Failed, message=name, code=outcome.code)
+        elif isinstance(outcome, _REFUSED):
+            self._journal.add(
+                Failed, message=name, code=getattr(outcome, "code", "SHARDS")
+            )
         elif isinstance(outcome, BaseException):
             raise outcome
 
@@ -146,7 +153,7 @@ class Sender:
                     **_choices(message),
                     **limit,
                 )
-            except SendFailed as error:
+            except _REFUSED as error:
                 self._outcome(name, error)
             else:
                 self._queued(name, future)
@@ -159,7 +166,7 @@ class Sender:
                 future = producer.enqueue_nowait(
                     STREAM, message.payload, **_choices(message)
                 )
-            except SendFailed as error:
+            except _REFUSED as error:
                 self._outcome(name, error)
             else:
                 self._queued(name, future)
@@ -174,7 +181,7 @@ class Sender:
                 outcome = await producer.send(
                     STREAM, message.payload, **_choices(message)
                 )
-            except SendFailed as error:
+            except _REFUSED as error:
                 outcome = error
             except SendUnknown as error:
                 outcome = error
@@ -205,7 +212,7 @@ class Sender:
                     )
                     continue
                 outcome = await outlet.send(message.payload, **_choices(message))
-            except (SendFailed, SendUnknown) as error:
+            except (*_REFUSED, SendUnknown) as error:
                 outcome = error
             self._outcome(name, outcome)
 

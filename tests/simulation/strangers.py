@@ -25,6 +25,7 @@ class Stranger:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._count = 0
+        self._shards = run.plan.shards
         self._chance = Random(f"{run.plan.seed} stranger")
 
     def without_payload(self, number: int, key: str) -> None:
@@ -62,11 +63,18 @@ class Stranger:
         Args:
             key: The key of one of them.
         """
-        shards = self._run.plan.shards
         stream, _, number = key.rpartition(":")
-        if shards and number.isdecimal():
-            record = shard_record.dump(shards, "", 0.0)
+        if self._shards and number.isdecimal():
+            record = shard_record.dump(self._shards, "", 0.0)
             self._run.direct.call("SET", shard_record.key(stream), record, "NX")
+
+    def grow(self) -> None:
+        """Record all shards that there are to be."""
+        self._shards = len(self._run.keys) if self._run.plan.shards else 0
+        stream, _, number = self._run.keys[0].rpartition(":")
+        if self._shards and number.isdecimal():
+            record = shard_record.dump(self._shards, "", 0.0)
+            self._run.direct.call("SET", shard_record.key(stream), record)
 
     def _write(self, key: str, id_: str, *fields: str | bytes) -> str | None:
         self.record_shards(key)

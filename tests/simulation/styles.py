@@ -162,9 +162,12 @@ class _Race:
             if message is None:
                 await asyncio.sleep(self._chance.choice((0.0, 1.5, 2.5)))
                 continue
-            await self._handler.handle_in_loop(message, ack=True)
+            handled = await self._handler.handle_in_loop(message, ack=True)
             # Who takes its time does not take what another one was woken for.
-            await asyncio.sleep(self._chance.choice((0.0, 2.5, 2.5)))
+            pause = self._chance.choice((0.0, 2.5, 2.5))
+            # Until its task comes back, a message that was nacked is not decided. On
+            # its last attempt it keeps all others from starting.
+            await asyncio.sleep(pause if handled else 0.0)
 
     async def _call(self, number: int) -> Message[bytes] | None:
         """Wait for a message; return None if another task has cancelled that."""

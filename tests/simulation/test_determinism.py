@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 from simulation.explore import carry_out, plan_of
 for seed in range(200, 208):
@@ -27,6 +29,8 @@ def fingerprints(hash_seed: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_same_seed_gives_the_same_run_in_every_process() -> None:
     """Byte for byte on all connections, also if hashes differ."""
     first = fingerprints("1")

@@ -23,6 +23,7 @@ FOUND: Final = {
     "acks_of_anybody": "acked_by_others",
     "commit_for_ever": "hangs",
     "group_at_end": "lost",
+    "growth_missed": "unsettled",
     "interrupted_acked": "lost",
     "interrupted_counts": "overcounted",
     "lease_from_booking": "foreign",

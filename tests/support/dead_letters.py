@@ -53,3 +53,16 @@ async def write_dead_letter(
 async def bodies(redis: Any, key: str) -> list[bytes]:
     """Return the payloads of a stream in order."""
     return [fields[b"msg"] for _, fields in await redis.xrange(key)]
+
+
+async def origins(redis: Any, stream: str) -> dict[int, dead_letter.Origin]:
+    """Return the origins of a stream's dead letters by their messages' numbers."""
+    found = {}
+    raw = await redis.xrange(f"{stream}.dead")
+    for _, fields in raw:
+        flat = [word for pair in fields.items() for word in pair]
+        decoded = dead_letter.read(flat)
+        assert decoded is not None
+        found[int(fields[b"msg"].split()[0])] = decoded[1]
+    assert len(found) == len(raw), "a message has two dead letters"
+    return found

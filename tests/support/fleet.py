@@ -105,7 +105,8 @@ class WorkerProcess:
 
     def lines(self, *words: str) -> Iterator[JournalLine]:
         """Yield the lines of the journal, or those of some kinds."""
-        for text in self.journal.read_text().splitlines():
+        # The last line may be read while it is written.
+        for text in self.journal.read_text().split("\n")[:-1]:
             at, word, *facts = text.split()
             if not words or word in words:
                 yield JournalLine(float(at), word, facts)

@@ -34,6 +34,7 @@ OWNER = b"{orders:0}.owner:g"
 GROUP = "g"
 LEASE = 10.0
 DRAIN = 30.0
+BEAT = LEASE / 5
 START = 1_000_000_000.0
 
 
@@ -122,6 +123,8 @@ class Process:
         self.told: dict[Token, list[str]] = {}
         self.batch: list[bytes] = []
         self.learned = 0
+        # Whether it knows of a namesake.
+        self.ended = False
 
     def __repr__(self) -> str:
         return f"{self.name}/{self.shard.token.run}"
@@ -160,7 +163,9 @@ class Process:
                 if not self.shard.counts(self.shard.token):
                     self._abandon()
             case do.Abandon():
+                # All messages of the shard are lost, also those that have an outcome.
                 self._abandon()
+                self.outcomes, self.acking = [], set()
             case do.CallAssigned():
                 self._call("assigned")
             case do.CallRevoked():
@@ -169,7 +174,9 @@ class Process:
                 self._call("lost")
             case do.News():
                 self.world.news = True
-            case do.NameInUse() | do.VersionSeen():
+            case do.NameInUse():
+                self.ended = True
+            case do.VersionSeen():
                 pass
 
     def _abandon(self) -> None:
@@ -442,6 +449,7 @@ class World:
         target: The version, and the member that should have the shard.
         clean: Whether nothing has gone wrong so far.
         late: Commands of connections that were cut, not executed yet.
+        number: The highest number of an ownership that the server has not lost.
     """
 
     process_class: ClassVar[type[Process]] = Process
@@ -461,10 +469,11 @@ class World:
         self.news = False
         self.late: list[tuple[Flight, Command]] = []
         self.ownership: Ownership | None = None
-        self.tokens: dict[bytes, tuple[Process, int]] = {}
+        self.tokens: dict[bytes, Ownership] = {}
         self.starts: dict[bytes, int] = {}
         self.acked: set[bytes] = set()
         self.copy: Any = None
+        self.number = 0
 
     # -- the server --------------------------------------------------------------------
 
@@ -500,10 +509,17 @@ class World:
 
     def _check_token(self, process: Process, raw: bytes) -> None:
         serial = int(self.direct.call("HGET", OWNER, "serial"))
-        self.ownership = Ownership(process, serial)
-        # A failover may undo a TAKE, which is then sent again.
-        if self.tokens.setdefault(raw, (process, serial)) != (process, serial):
+        # A failover may undo a TAKE that is then sent again. It is the same ownership,
+        # whose messages may have been started already.
+        owner = self.tokens.setdefault(raw, Ownership(process, serial))
+        if (owner.holder, owner.serial) != (process, serial):
             raise Violation(f"O10: {raw!r} was given twice")
+        self.ownership = owner
+        token = Token.parse(raw)
+        assert token is not None
+        if token.number <= self.number:
+            raise Violation(f"O10: {raw!r} came after number {self.number}")
+        self.number = token.number
 
     def holds(self, process: Process, token: Token | None) -> bool:
         """Return whether an ownership is the one that the server has."""
@@ -564,11 +580,13 @@ class World:
     def save(self) -> None:
         """Note what a replica has, which may be promoted later."""
         snapshot = self.server.snapshot()
-        self.copy = (snapshot, self.ownership, self.added, {*self.acked})
+        known = (self.ownership, self.added, {*self.acked}, self.number)
+        self.copy = (snapshot, known)
 
     def fail_over(self) -> None:
         """Fall back to that copy. Connections end, and their commands are gone."""
-        snapshot, self.ownership, self.added, self.acked = self.copy
+        snapshot, known = self.copy
+        self.ownership, self.added, self.acked, self.number = known
         self.copy = None
         self.server.restart(snapshot)
         for line in self.lines():
@@ -577,13 +595,39 @@ class World:
 
     def settle(self) -> None:
         """Let everything go on fairly, without faults, until nothing is left to do."""
+        while self.late:
+            self._step_fairly()
+        self._become_live()
         for _ in range(400):
             if not self._step_fairly():
                 return
         states = [(p, p.shard.state.name, p.recorded) for p in self.processes]
         raise Violation(f"O9: it does not settle: {states}, {self.pending()}")
 
-    def _step_fairly(self) -> bool:
+    def _become_live(self) -> None:
+        """Let the shard become live at its target, within four beats.
+
+        They count from when the lease of a former owner ends that can't free it.
+        """
+        until = self.direct.call("HGET", OWNER, "until") or 0
+        due = max(self.clock.now, int(until) / 1000) + 4 * BEAT
+        while not self.is_live():
+            if self.clock.now > due:
+                states = [(p, p.shard.state.name) for p in self.processes]
+                raise Violation(f"O9: not live within four beats: {states}")
+            for _ in range(12):
+                self._step_fairly(0.0)
+            self.clock.now += BEAT / 4
+
+    def is_live(self) -> bool:
+        """Return whether a process of the target reads the shard."""
+        return any(
+            process.shard.state is ShardState.LIVE
+            for process in self.processes
+            if process.name == self.target[1]
+        )
+
+    def _step_fairly(self, seconds: float = 0.5) -> bool:
         for flight in self.can_execute():
             self.execute_next(flight)
         for line in self.can_deliver():
@@ -603,7 +647,7 @@ class World:
             if process.can_read() and not self._is_over():
                 process.read()
         self._look()
-        self.clock.now += 0.5
+        self.clock.now += seconds
         return bool(self.late) or not self._is_over() or any(self.lines())
 
     def _look(self) -> None:
@@ -616,8 +660,7 @@ class World:
 
     def _is_over(self) -> bool:
         ids = {b"%d-0" % n for n in range(1, self.added + 1)}
-        [live] = [p for p in self.processes if p.name == self.target[1]][:1]
-        return ids <= self.acked and live.shard.state is ShardState.LIVE
+        return ids <= self.acked and self.is_live()
 
     # -- invariants --------------------------------------------------------------------
 

@@ -143,6 +143,13 @@ async def reports_its_lag(context: Context) -> None:
         assert set((await consumer.lag()).values()) == {0}
 
 
+async def catches_up(context: Context) -> None:
+    await adds(context, 0, 1)
+    async with owner(context) as consumer:
+        got = [message async for message in consumer.until_caught_up()]
+        assert sorted(numbers(got)) == [0, 1]
+
+
 async def releases(context: Context) -> None:
     """Close while messages wait; the next owner has them at once."""
     await adds(context, *range(6))

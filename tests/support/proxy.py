@@ -139,7 +139,7 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 self.held_requests += self.hold_requests(number)
-                while self.hold_requests(number):
+                while self.hold_requests(number) and not writer.is_closing():
                     await asyncio.sleep(0.01)
                 # The request that a cut waits for stays the last one, whatever follows.
                 if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
@@ -183,7 +183,7 @@ class Proxy:
                     position = self.chance.choice(frame)
                     other = data[position] ^ self.chance.randrange(1, 256)
                     data = data[:position] + bytes([other]) + data[position + 1 :]
-                while self.hold(number):
+                while self.hold(number) and not writer.is_closing():
                     await asyncio.sleep(0.01)
                 if not self.drop_replies and not self.silent(number):
                     self.passed += len(data)

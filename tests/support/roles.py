@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+import msgspec
+
 from penstock import (
     ACKED,
     DELAYED,
@@ -43,8 +45,14 @@ from penstock import (
     replay,
 )
 from penstock.admin import Admin
+from penstock.cli.relay.checks import find_mode
+from penstock.cli.relay.router import RelayRouter
+from penstock.cli.relay.settings import RelaySettings
+from penstock.monitor import Collector, Role
+from support.console import console, hidden_fields
 from support.dead_letters import write_dead_letter
 from support.failing import Boom, running
+from support.looking import run
 from support.members import Members
 from support.waiting import eventually, numbers, pending, read, record_shards
 
@@ -458,6 +466,22 @@ async def replays(context: Context) -> None:
         assert numbers([message async for message in messages]) == [0, 1]
 
 
+async def prints_messages(context: Context) -> None:
+    """Print what there is and what is added, with `penstock read --follow`."""
+    await record_shards(context.redis, context.stream, 2)
+    await context.add(0, key=f"{context.stream}:0")
+    words = ("read", context.stream, "--follow", "--limit", 2, "--url", context.url)
+    printing = asyncio.ensure_future(run(*words))
+
+    async def follows() -> bool:
+        listed = await context.redis.client_list()
+        return any(each["cmd"] == "xread" for each in listed)
+
+    await eventually(follows)
+    await context.add(1, key=f"{context.stream}:1")
+    assert len((await printing).stdout.splitlines()) == 3
+
+
 async def resets(context: Context) -> None:
     await context.add(0, 1)
     await context.redis.xgroup_create(context.stream, "g", "0")
@@ -466,6 +490,24 @@ async def resets(context: Context) -> None:
         await operator.reset_group(context.stream, "g", LATEST)
         state = await operator.group_state(context.stream, "g")
     assert state.pending == 0
+
+
+async def changes_a_group(context: Context) -> None:
+    """Claim an entry, delete it, its consumer, and the group."""
+    await context.add(0, 1)
+    await context.redis.xgroup_create(context.stream, "g", "0")
+    await context.redis.xreadgroup("g", "c", {context.stream: ">"})
+    async with Admin(context.url, on_event=context.events.append) as operator:
+        claimed = await operator.claim(context.stream, "g", consumer="c", force=True)
+        assert claimed.entries == 2
+        acked = await operator.claim(
+            context.stream, "g", consumer="c", force=True, ack=True
+        )
+        assert acked.entries == 2
+        assert await operator.delete_consumer(context.stream, "g", "c")
+        [(last, _)] = await context.redis.xrevrange(context.stream, count=1)
+        assert await operator.delete_entries(context.stream, [last.decode()]) == 1
+        await operator.delete_group(context.stream, "g")
 
 
 async def resets_a_new_shard(context: Context) -> None:
@@ -482,6 +524,93 @@ async def lists_streams(context: Context) -> None:
     await context.add(0)
     async with Admin(context.url, on_event=context.events.append) as operator:
         assert context.stream in await operator.streams()
+
+
+async def looks(context: Context) -> None:
+    """Look at a stream with two groups, one of which has something pending."""
+    await context.add(0, 1, 2)
+    for group, noack in (("g", False), ("h", True)):
+        await context.redis.xgroup_create(context.stream, group, "0")
+        await context.redis.xreadgroup(
+            group, "c", {context.stream: ">"}, count=2, noack=noack
+        )
+    async with Collector(
+        context.url, [context.stream], on_event=context.events.append
+    ) as collector:
+        snapshot = await collector.poll()
+        assert not snapshot.problems, snapshot.problems
+        [stream] = snapshot.streams
+        assert [group.pending for group in stream.groups] == [2, 0]
+        assert all(group.consumers == 1 for group in stream.groups)
+        assert len(await collector.consumers(context.stream, "g")) == 1
+        assert len(await collector.pending(context.stream, "g")) == 2
+        assert (await collector.details(stream)).length == 3
+        await collector.server()
+
+
+async def examines(context: Context) -> None:
+    """Check the server, and what a producer may do, as `penstock doctor` does."""
+    await context.add(0)
+    async with Collector(
+        context.url, [context.stream], on_event=context.events.append
+    ) as collector:
+        checks = {each.check for each in await collector.examine(Role.LOOKER)}
+    assert checks >= {"connection", "persistence", "permissions", "streams"}
+
+
+async def watches_in_the_console(context: Context) -> None:
+    """Open all pages of a console that changes nothing."""
+    await context.add(0, 1, 2)
+    await context.redis.xgroup_create(context.stream, "g", "0")
+    await context.redis.xreadgroup("g", "c", {context.stream: ">"}, count=2)
+    id_ = await write_dead_letter(context.redis, context.stream)
+    stream = f"/streams/{context.stream}"
+    async with console(context.url, context.stream, events=context.events) as browser:
+        assert ">g</a>" in await browser.page("/")
+        await browser.page(stream)
+        await browser.page(f"{stream}/groups/g")
+        assert "1 dead letter of" in await browser.page(f"{stream}/dead")
+        await browser.page(f"{stream}/dead/letters/{id_}")
+
+
+async def redrives_in_the_console(context: Context) -> None:
+    """Redrive a dead letter in a console, and purge another one."""
+    await context.add(0)
+    for _ in range(2):
+        await write_dead_letter(context.redis, context.stream)
+    path = f"/streams/{context.stream}/dead"
+    async with console(
+        context.url, context.stream, events=context.events, allow_writes=True
+    ) as browser:
+        for verb in ("redrive", "purge"):
+            [first, *_] = await context.redis.xrange(f"{context.stream}.dead")
+            page = await browser.page(f"{path}/{verb}?id={first[0].decode()}")
+            answer = await browser.submit(f"{path}/{verb}", hidden_fields(page))
+            assert "<h1>1 of 1 letter " in answer.text, answer.text
+
+
+async def looks_at_shards(context: Context) -> None:
+    """Look at the shards of a record."""
+    await record_shards(context.redis, context.stream, 2)
+    for number in range(2):
+        await context.add(0, key=f"{context.stream}:{number}")
+    async with Collector(
+        context.url, [context.stream], on_event=context.events.append
+    ) as collector:
+        snapshot = await collector.poll()
+    assert not snapshot.problems, snapshot.problems
+    assert [stream.shards for stream in snapshot.streams] == [2]
+
+
+async def looks_for_streams(context: Context) -> None:
+    """Look at all streams of a pattern."""
+    await context.add(0)
+    async with Collector(
+        context.url, patterns=[f"{context.stream}*"], on_event=context.events.append
+    ) as collector:
+        assert [one.stream for one in (await collector.poll()).streams] == [
+            context.stream
+        ]
 
 
 async def shows_owners(context: Context) -> None:
@@ -503,9 +632,15 @@ async def moves_a_shard(context: Context) -> None:
 
 
 async def deletes(context: Context) -> None:
+    """Delete a stream whose shards were owned."""
     await context.add(0)
+    members = Members(context.redis, context.stream, 2)
+    await members.open({0: "a", 1: "a"})
+    for number in range(2):
+        await members.free(number)
     async with Admin(context.url, on_event=context.events.append) as operator:
         assert await operator.delete_stream(context.stream)
+    assert not await context.redis.exists(members.key, *map(members.owner, range(2)))
 
 
 async def manages_dead_letters(context: Context) -> None:
@@ -530,3 +665,49 @@ async def trims(context: Context) -> None:
                 await operator.trim(context.stream, to, dry_run=dry)
         await operator.trim(context.stream, ACKED, ignore_idle=60)
     assert await context.redis.xlen(context.stream) == 1
+
+
+# -- a relay ---------------------------------------------------------------------------
+
+
+async def relays(context: Context, **options: Any) -> None:
+    """Relay to a list, with a dead letter, until all is done or it is refused."""
+    target, dead = f"{context.stream}.queue", f"{context.stream}.dead"
+    settings = RelaySettings(
+        **{"stream": context.stream, "group": "g", "target": target, **options},
+        name="relay",
+        batch=2,
+    )
+    mode = await find_mode(context.url, settings, context.events.append)
+    settings = msgspec.structs.replace(settings, exact=mode.exact)
+    router = RelayRouter(settings, context.events.append)
+    # The first read asks for one entry.
+    await context.redis.xadd(context.stream, {"no": "payload"})
+    await context.add(0, 1, 2, 3, 4)
+    # What another process of this name had.
+    await context.redis.xgroup_create(context.stream, "g", "0")
+    await context.redis.xreadgroup("g", "relay:1", {context.stream: ">"}, count=2)
+    run = asyncio.create_task(router.run(context.url))
+
+    async def over() -> bool:
+        letter = context.reported("dead_letters_refused")
+        letter = letter or await context.redis.xlen(dead) == 1
+        pushed = context.reported("relay_refused")
+        pushed = pushed or await context.redis.llen(target) == 5
+        return run.done() or (letter and pushed)
+
+    try:
+        await eventually(over)
+    finally:
+        router.stop()
+        await run
+    assert await context.redis.llen(target) == 5
+    assert await context.redis.xlen(dead) == 1
+
+
+async def relays_to_a_bounded_list(context: Context) -> None:
+    await relays(context, max_queue=100)
+
+
+async def relays_to_the_left(context: Context) -> None:
+    await relays(context, side="left")

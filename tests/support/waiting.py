@@ -40,6 +40,11 @@ async def pending(redis: Any, stream: str, group: str) -> int:
     return int((await redis.xpending(stream, group))["pending"])
 
 
+async def is_blocked(redis: Any) -> bool:
+    """Return whether a client is waiting in a blocking read."""
+    return bool((await redis.info("clients"))["blocked_clients"])
+
+
 async def deliveries(redis: Any, stream: str, group: str) -> dict[str, int]:
     """Return the delivery counts of pending entries."""
     lines = await redis.xpending_range(stream, group, "-", "+", 10_000)
@@ -53,11 +58,20 @@ async def owners(redis: Any, stream: str) -> dict[str, str]:
 
 
 async def leave_pending(
-    redis: Any, stream: str, name: str, count: int | None = None
+    redis: Any, stream: str, name: str, count: int | None = None, *, idle: float = 0
 ) -> None:
-    """Create group g, and leave entries pending with a consumer; by default all."""
+    """Create group g, and leave entries pending with a consumer; by default all.
+
+    `idle`, in seconds, is how long nobody seems to have looked at them.
+    """
     await redis.xgroup_create(stream, "g", "0")
     await redis.xreadgroup("g", name, {stream: ">"}, count=count)
+    if idle:
+        lines = await redis.xpending_range(stream, "g", "-", "+", 100_000)
+        ids = [line["message_id"] for line in lines]
+        await redis.xclaim(
+            stream, "g", name, 0, ids, idle=round(idle * 1000), justid=True
+        )
 
 
 async def holds(consumer: Consumer[Any], count: int) -> bool:

@@ -68,6 +68,9 @@ class Connection(asyncio.Protocol):
         self.address = address
         # The version of RESP that the handshake chose.
         self.protocol = 2
+        # The version that the server gave in the handshake; empty in RESP2, which has
+        # none.
+        self.server_version = ""
         # The number of this connection, which no other one of this process has had.
         self.number: Final = next(_numbers)
         # The server's id for this connection, once requested; see `Connector.connect`.

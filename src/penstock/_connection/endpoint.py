@@ -37,6 +37,13 @@ class Endpoint:
     keepalive: bool = True
     tls: Tls | None = None
 
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The host and port, or the socket's path and 0; None with sentinels."""
+        if self.path:
+            return self.path, 0
+        return (self.host, self.port) if self.host else None
+
     async def open(self, make: Callable[[], P]) -> None:
         """Connect a protocol.
 

@@ -86,6 +86,7 @@ async def shake_hands(connection: Connection, login: Login, patience: float) -> 
             await _fall_back(connection, login, patience, reply)
         else:
             connection.protocol = _RESP3
+            connection.server_version = reply
             await _finish(connection, *asked)
     connection.hide(None)
 

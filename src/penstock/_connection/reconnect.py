@@ -74,6 +74,8 @@ class Connector:
         self._connections_made = 0
         self._connected_at = -inf
         self._events = ConnectionEvents(address.name, owner or {}, on_event)
+        # The version of the last connection's server; empty if it is not known.
+        self.server_version = ""
         # Whether this object is the copy in a forked child.
         self._forked = False
         # Connections that may be open, and reconnects in progress.
@@ -110,6 +112,7 @@ class Connector:
         before = self._renewals
         connection = await connect(await self._locate())
         self._connections[connection] = None
+        self.server_version = connection.server_version
         if self._renewals != before:
             log_in_again(connection, self._login, self._events.refused)
         try:

@@ -16,6 +16,12 @@ from penstock._core.handling.signature import (
     payload_type,
 )
 from penstock._core.messages.envelope import FIELD
+from penstock._routing.injecting import (
+    Injected,
+    Kind,
+    check_registered,
+    injected_of,
+)
 from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
 from penstock.durations import count
@@ -52,6 +58,8 @@ class HandlerSpec:
         payload: The payload's type.
         codec: Decodes the payload; None for whole entries.
         options: The consumer's options, without payload and codec.
+        injected: Its further parameters.
+        services: The registry that makes its services, if it asks for some.
         group: The consumer's group, since `adopt`; None in REALTIME.
     """
 
@@ -66,6 +74,8 @@ class HandlerSpec:
     payload: Any
     codec: Codec[Any] | None
     options: Mapping[str, Any]
+    injected: Injected
+    services: Any = None
     group: str | None = None
 
     @property
@@ -79,6 +89,19 @@ class HandlerSpec:
         """Whether the consumers of a group have to keep an order."""
         ordered = self.run_options["ordering"] is not Ordering.NONE
         return ordered and (self.group or self.options.get("group")) is not None
+
+    @property
+    def takes_producer(self) -> bool:
+        """Whether it has a parameter that is given the router's producer."""
+        return Kind.PRODUCER in self.injected.others
+
+    def check_services(self) -> None:
+        """Check that all services that it asks for can be had.
+
+        Raises:
+            ConfigurationError: One can't; the message names the handler and the type.
+        """
+        check_registered(self.name, self.injected, self.services)
 
     def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
         """Create the consumer.
@@ -188,13 +211,14 @@ def specify(
         }
         if batch is not None:
             run_options["batch"] = batch
-        argument = argument_of(function, batch=batch is not None)
+        injected = injected_of(function, batch=batch is not None)
+        argument = argument_of(function, batch=batch is not None, filled=injected.names)
         payload, codec = _payload_and_codec(argument, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     return HandlerSpec(
         *(function, name, argument, streams, event, header, run_options, middleware),
-        *(payload, codec, rest),
+        *(payload, codec, rest, injected),
     )
 
 
@@ -202,8 +226,15 @@ def adopt(
     spec: HandlerSpec,
     defaults: Mapping[str, Any],
     middleware: tuple[Middleware[Any], ...],
+    services: Any,
 ) -> HandlerSpec:
     """Return a handler with a router's defaults and middleware, its options checked.
+
+    Args:
+        spec: The handler.
+        defaults: The router's options; the handler's own come first.
+        middleware: The router's middleware.
+        services: The router's registry of services, if the handler has none.
 
     Raises:
         ConfigurationError: An option is invalid, or incompatible with the defaults.
@@ -222,7 +253,14 @@ def adopt(
             f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "
             f"takes only the payload; take the message: `(message: Message[...])`"
         )
-    return replace(spec, group=consumer.group)
+    if consumer.group is None and Kind.TRANSACTION in spec.injected.others:
+        raise ConfigurationError(
+            f"{spec.name}: it takes a transaction, which acknowledges its message; "
+            f"without a group there is no acknowledgement: pass group="
+        )
+    if spec.services is not None:
+        services = spec.services
+    return replace(spec, group=consumer.group, services=services)
 
 
 def _check_event(event: object, header: object, batch: object) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from penstock._routing.handlers import HandlerSpec, adopt, unordered
+from penstock._routing.injecting import Sources, check_services, container_type
+from penstock._routing.service_pings import ServicePings
 from penstock._routing.shared_consumers import SharedConsumer
 from penstock._tasks.consumer_config import check_streams
 from penstock._tasks.consumer_set import ConsumerSet
+from penstock._tasks.hooks import Hooks
 from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
 from penstock.options import Ownership
+from penstock.producer import Producer
 
 __all__ = ["Registry"]
+
+# Options of a router that its producer has, too.
+_SHARED: Final = {"credentials", "field", "open_timeout", "close_timeout", "on_event"}
 
 
 class Registry:
@@ -22,21 +29,29 @@ class Registry:
     Args:
         defaults: Options of `Consumer` for all handlers that don't override them.
         middleware: Wraps all handlers, outside of their own middleware.
+        services: Makes the services that handlers ask for; None without any.
 
     Attributes:
         handlers: The handlers.
         shared: The same handlers, grouped by the consumers that they share.
         workers: The number of processes that run the handlers, as far as is known.
+        hooks: The functions that are called around a run.
     """
 
     def __init__(
-        self, defaults: Mapping[str, Any], middleware: tuple[Middleware[Any], ...]
+        self,
+        defaults: Mapping[str, Any],
+        middleware: tuple[Middleware[Any], ...],
+        services: Any = None,
     ) -> None:
+        check_services(services)
         self._defaults = defaults
         self._middleware = middleware
+        self._services = services
         self.handlers: tuple[HandlerSpec, ...] = ()
         self.shared: tuple[SharedConsumer, ...] = ()
         self.workers = 1
+        self.hooks = Hooks()
         # Whether another registry has included the handlers.
         self._included = False
 
@@ -48,16 +63,29 @@ class Registry:
                 or its stream is a shard of another handler's by name.
             UsageError: Another registry has included this one.
         """
-        if self._included:
-            raise UsageError(
-                "this router is included in another one already; add its handlers "
-                "before that, by importing their modules first"
-            )
-        adopted = (adopt(each, self._defaults, self._middleware) for each in new)
+        self._check_open("handlers")
+        ours = (self._defaults, self._middleware, self._services)
+        adopted = (adopt(each, *ours) for each in new)
         handlers = (*self.handlers, *adopted)
         check_streams(stream for each in handlers for stream in each.streams)
         self.shared = _grouped(handlers)
         self.handlers = handlers
+
+    def add_hooks(self, hooks: Hooks) -> None:
+        """Add hooks that are not among these already.
+
+        Raises:
+            UsageError: Another registry has included this one.
+        """
+        self._check_open("hooks")
+        self.hooks = self.hooks.with_others(hooks)
+
+    def _check_open(self, what: str) -> None:
+        if self._included:
+            raise UsageError(
+                f"this router is included in another one already; add its {what} "
+                f"before that, by importing their modules first"
+            )
 
     def check_workers(self, workers: int) -> None:
         """Check that the handlers keep their order in so many processes.
@@ -78,18 +106,45 @@ class Registry:
             url: The server; None for the default.
 
         Raises:
-            ConfigurationError: There are no handlers.
+            ConfigurationError: There are no handlers, or one asks for a service that is
+                not registered.
         """
         if not self.shared:
             raise ConfigurationError(
                 "this router has no handlers; register some with @router.handler(...), "
                 "and import their modules before it runs"
             )
-        return ConsumerSet([shared.part(url, self.workers) for shared in self.shared])
+        for each in self.handlers:
+            each.check_services()
+        producer = self._producer(url)
+        hooks, sources = self.hooks, Sources(producer)
+        if producer is not None:
+            # It opens before all else, and closes after it.
+            own = Hooks(on_start=(producer.start,), on_stop=(producer.aclose,))
+            hooks = own.with_others(hooks)
+        parts = [shared.part(url, self.workers, sources) for shared in self.shared]
+        producers = () if producer is None else (producer,)
+        return ConsumerSet(parts, hooks, self._pings(), producers)
+
+    def _pings(self) -> ServicePings | None:
+        """Return what pings the services that handlers ask for; None without any."""
+        asking = [each for each in self.handlers if each.injected.services]
+        registries = {id(each.services): each.services for each in asking}
+        if not registries:
+            return None
+        return ServicePings([*registries.values()], container_type())
+
+    def _producer(self, url: str | None) -> Producer | None:
+        """Create the producer that handlers ask for; None if none does."""
+        if not any(each.takes_producer for each in self.handlers):
+            return None
+        options = {key: self._defaults[key] for key in _SHARED & self._defaults.keys()}
+        return Producer(url, **options)
 
     def include(self, other: Registry) -> None:
-        """Add the handlers of another registry, which takes no more from then on."""
+        """Add what another registry has, which takes no more from then on."""
         self.add(*other.handlers)
+        self.add_hooks(other.hooks)
         other._included = True
 
 

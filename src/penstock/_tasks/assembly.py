@@ -12,7 +12,7 @@ from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._connection.reading_connection import ReadingConnection
 from penstock._connection.reconnect import Connector
-from penstock._core.handling.settlement import Settler
+from penstock._core.handling.settlement import Identity, Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
@@ -27,6 +27,7 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.fencing import SHARED, Fencing
 from penstock._tasks.group import FloorTracker, Membership
 from penstock._tasks.handling.abandoned import Abandoned
+from penstock._tasks.handling.batch_relay import create_batch_relay
 from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.failures import FailureHandler
@@ -48,6 +49,7 @@ from penstock._tasks.ownership.owned_shards import OwnedMembership
 from penstock._tasks.ownership.owned_streams import OwnedStreams
 from penstock._tasks.parts import GroupParts, Parts
 from penstock._tasks.reading.assignment import Assignment
+from penstock._tasks.reading.read_budget import ReadBudget
 from penstock._tasks.reading.read_fence import ReadFence
 from penstock._tasks.reading.reader import Reader, ReaderHooks
 from penstock._tasks.reading.reader_pool import ReaderPool
@@ -56,6 +58,7 @@ from penstock._tasks.reading.silence import SilenceWatch
 from penstock._tasks.signals import Signals
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
+from penstock.message import Shard
 from penstock.options import AutoCommit, Mode
 
 __all__ = ["assemble"]
@@ -113,6 +116,7 @@ class _Assembler(Generic[T]):
             config.retry,
             config.dead_letter_policy,
             at_most_once=config.noack,
+            delays=config.nack_delays,
             on_stop=self._entry_queue.gate.stop,
             on_event=config.on_event,
         )
@@ -121,6 +125,15 @@ class _Assembler(Generic[T]):
             connection,
             self._ledger,
             self._failures,
+            on_gone=self._on_gone,
+            fencing=_fencing_of(config.member),
+            server=connector.address.endpoint.place,
+        )
+        self._batches = create_batch_relay(
+            config,
+            connection,
+            self._ledger,
+            on_gone=self._on_gone,
             fencing=_fencing_of(config.member),
         )
         self._shard_records = ShardRecords(
@@ -132,10 +145,10 @@ class _Assembler(Generic[T]):
         self._assignment = Assignment(
             config, connection, self._ledger, self._shard_records, self._claims
         )
+        self._read_budget = ReadBudget(self._ledger.flow, self._is_suspended)
         self._readers = ReaderPool(
             connector,
             self._assignment.cursors,
-            budget=self._read_budget,
             spawn=spawn,
             make=self._make_reader,
         )
@@ -150,6 +163,7 @@ class _Assembler(Generic[T]):
         self._assignment.claimer = group.claimer if group else None
         return Parts(
             ledger=self._ledger,
+            failures=self._failures,
             entry_queue=self._entry_queue,
             checkouts=self._make_checkouts(),
             worker_pool=WorkerPool(self._config, self._ledger, self._make_context),
@@ -171,7 +185,7 @@ class _Assembler(Generic[T]):
             # Callers may have been held until it was known what is still ours.
             queue.waiters.notify_ready(self._ledger.work.length)
 
-        signals.capacity.connect(self._readers.resume, queue.end_turn)
+        signals.capacity.connect(self._read_budget.resume, queue.end_turn)
         signals.outcomes.connect(self._outcomes.set, queue.end_turn)
         signals.ready.connect(lambda: queue.waiters.notify_ready(1))
         signals.restored.connect(self._counts.restored, look)
@@ -255,6 +269,18 @@ class _Assembler(Generic[T]):
             on_loop_thread=lambda: threading.get_ident() == thread,
             transactions=self._applier,
             field=self._config.payload_field,
+            batches=self._batches,
+            identity=self._identity(),
+        )
+
+    def _identity(self) -> Identity:
+        member = self._config.member
+        host, port = self._connector.address.endpoint.place or ("", 0)
+        return Identity(
+            member.group if member else "",
+            member.name if member else "",
+            host,
+            port,
         )
 
     def _make_checkouts(self) -> Checkouts[T]:
@@ -267,6 +293,7 @@ class _Assembler(Generic[T]):
             self._make_settler(Settler),
             Abandoned(group, config.lease, config.on_event, *over),
             ack=config.policy is AutoCommit.PROCESSED,
+            meter=config.meter,
         )
 
     def _make_context(self, kind: type[Settler[T]]) -> WorkerContext:
@@ -278,15 +305,8 @@ class _Assembler(Generic[T]):
             self._config.policy is AutoCommit.PROCESSED,
         )
 
-    def _read_budget(self, now: float, left: int) -> int:
-        """Return how many entries may be read now; see `ReaderPool`.
-
-        What the last read could have brought is read, though it may be little by now.
-        """
-        if self._silence is not None and self._silence.is_suspended():
-            return 0
-        flow = self._ledger.flow
-        return flow.read_budget(now) or min(left, flow.fits)
+    def _is_suspended(self) -> bool:
+        return self._silence is not None and self._silence.is_suspended()
 
     def _make_reader(self, connection: Connection, cursor: Cursor) -> Reader:
         config = self._config
@@ -297,8 +317,8 @@ class _Assembler(Generic[T]):
             ledger=self._ledger,
             entry_queue=self._entry_queue,
             claims=self._claims,
+            budget=self._read_budget,
             hooks=ReaderHooks(
-                budget=self._readers.budget,
                 split_by_slot=self._readers.split_by_slot,
                 on_recovered=self._signals.recovered,
             ),
@@ -376,14 +396,18 @@ class _Assembler(Generic[T]):
             ),
             on_renewed=self._signals.renewed,
             dead_letter_writer=self._make_dead_letter_writer(member),
-            floor_tracker=FloorTracker(
-                self._connection,
-                member,
-                self._assignment.cursors,
-                self._readers.resume,
-            ),
+            floor_tracker=self._make_floor_tracker(member),
             on_event=config.on_event,
         )
+
+    def _make_floor_tracker(self, member: Membership) -> FloorTracker:
+        cursors, resume = self._assignment.cursors, self._readers.resume
+        tracker = FloorTracker(self._connection, member, cursors, resume)
+        self._refused = tracker.refused
+        return tracker
+
+    def _on_gone(self, shard: Shard) -> None:
+        self._refused(shard)
 
     def _make_dead_letter_writer(self, member: Membership) -> DeadLetterWriter | None:
         config = self._config
@@ -398,6 +422,7 @@ class _Assembler(Generic[T]):
             send_lock=self._send_lock,
             on_event=config.on_event,
             fencing=_fencing_of(member),
+            on_written=self._failures.watches.written,
         )
 
 

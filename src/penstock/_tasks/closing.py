@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -154,7 +154,7 @@ class Closing(Generic[T]):
         return list(dict.fromkeys(found))
 
     async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
-        await release_entries(
+        given_back = await release_entries(
             self._connection,
             group.claims,
             self._released,
@@ -163,6 +163,8 @@ class Closing(Generic[T]):
             stranded=stranded,
             on_event=self._config.on_event,
         )
+        self._config.meter.given_back += given_back
+        self._config.meter.left += _number_of(self._released) - given_back
         self._released.clear()
 
     def _report(self, dead_lettering: int) -> None:
@@ -170,15 +172,21 @@ class Closing(Generic[T]):
             self._config.on_event,
             self._parts.ledger.acks.uncommitted,
         )
+        self._config.meter.left += uncommitted + _number_of(self._released)
         if uncommitted or dead_lettering:
             facts: dict[str, object] = {"uncommitted": uncommitted}
             facts["dying"] = dead_lettering
             on_event(Event("close_incomplete", facts=facts))
         if self._released:
-            messages = sum(len(ids) for _, _, ids in self._released)
-            facts = {"messages": messages, "reason": TOO_LATE}
+            facts = {"messages": _number_of(self._released), "reason": TOO_LATE}
             on_event(Event("not_given_back", facts=facts))
             self._released.clear()
+        if self._parts.streams is not None:
+            self._parts.streams.report_unfreed()
+
+
+def _number_of(released: Iterable[Released]) -> int:
+    return sum(len(ids) for _, _, ids in released)
 
 
 async def _flush(group: GroupParts) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from penstock._core.messages import shard_keys
+from penstock._tasks.attempt_meter import AttemptMeter
 from penstock._tasks.group import Membership
 from penstock._tasks.ownership_config import OwnershipConfig
 from penstock.codecs import Codec
@@ -17,6 +18,7 @@ from penstock.events import OnEvent
 from penstock.identity import consumer_name, host_id
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Mode, Prefetch, StartAt, choice
+from penstock.outgoing import OnSend
 from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
 from penstock.sharding import DISCOVER, ShardSearch, shard_count
@@ -57,6 +59,9 @@ class ConsumerConfig(Generic[T]):
             by the message's stream.
         dead_letter_retention: How much of that stream is kept; None keeps everything.
         ownership: How shards are owned; None if consumers share them.
+        nack_delays: Whether handlers may choose the delay of the next attempt.
+        meter: Counts and times the consumer's attempts.
+        on_send: Called with each message of a transaction before it is encoded.
     """
 
     url: str | None
@@ -87,17 +92,19 @@ class ConsumerConfig(Generic[T]):
     on_event: OnEvent
     credentials: Credentials | None = field(default=None, repr=False)
     ownership: OwnershipConfig | None = None
+    nack_delays: bool = True
+    meter: AttemptMeter = field(default_factory=AttemptMeter)
+    on_send: Sequence[OnSend] = ()
 
     @property
     def owner(self) -> Mapping[str, object]:
         """Which consumer this is, for the events of its connections."""
-        streams = ",".join(f"{name!a:.80}" for name in self.streams[:_MAX_NAMED])
-        more = ",..." if len(self.streams) > _MAX_NAMED else ""
-        facts = {"client": "consumer", "streams": streams + more}
+        streams = tuple(self.streams[:_MAX_NAMED])
+        facts: dict[str, object] = {"client": "consumer", "streams": streams}
         if self.member is not None:
             facts |= {
-                "group": ascii(self.member.group),
-                "consumer": ascii(self.member.name),
+                "group": self.member.group,
+                "consumer": self.member.name,
             }
         return facts
 

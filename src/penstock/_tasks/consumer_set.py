@@ -5,24 +5,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import os
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol
 
 import anyio
 
+from penstock import _clock
+from penstock._tasks.hooks import Hooks
 from penstock._tasks.lifetime import Lifetime
 from penstock._tasks.loop_binding import enter, is_inside
+from penstock._tasks.loop_watch import LoopWatch
 from penstock._tasks.task_scopes import task_group
-from penstock.errors import UsageError
+from penstock.errors import ClosedError, UsageError
 from penstock.events import Event, OnEvent
+from penstock.health import (
+    ConsumerHealth,
+    Health,
+    ServiceHealth,
+    WorkerHealth,
+    WorkerState,
+)
+from penstock.statistics import Statistics
 
-__all__ = ["LONGEST_SILENCE", "ConsumerSet", "SetMember"]
+__all__ = ["LONGEST_SILENCE", "ConsumerSet", "SetMember", "health_of"]
 
-# Seconds without an answer from the server after which a router is not ready. A server
-# that fails over, or saves a snapshot, may take some.
+# Seconds without an answer from the server, or without a turn of the event loop, after
+# which a router is not ready. A server that fails over, or saves a snapshot, may take
+# some.
 LONGEST_SILENCE: Final = 15.0
 
 
@@ -43,6 +68,16 @@ class RunnableConsumer(Protocol):
     @property
     def silent_for(self) -> float: ...
 
+    def statistics(self) -> Statistics: ...
+
+
+class Services(Protocol):
+    """Looks after the services that handlers are given."""
+
+    def health(self) -> tuple[ServiceHealth, ...]: ...
+
+    def around(self) -> AbstractAsyncContextManager[None]: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetMember:
@@ -51,16 +86,28 @@ class SetMember:
     Attributes:
         consumer: The consumer, not open yet.
         run: Handles its messages until it closes.
-        facts: Its description in events.
+        streams: The streams that it reads.
+        group: Its group; None without one.
+        lease: Seconds after which others take over what it has; None without a group.
         on_event: Called when it fails for good.
         on_open: Called when the consumer is open; may raise what is wrong with it.
+        oldest_running: Returns the seconds of the longest attempt under way; None if
+            that is not known.
     """
 
     consumer: RunnableConsumer
     run: Callable[[], Awaitable[None]]
-    facts: Mapping[str, object]
+    streams: tuple[str, ...]
+    group: str | None
+    lease: float | None
     on_event: OnEvent
     on_open: Callable[[], None] = lambda: None
+    oldest_running: Callable[[], float | None] = lambda: None
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Its description in events."""
+        return {"streams": self.streams, "group": self.group}
 
 
 class ConsumerSet:
@@ -71,10 +118,26 @@ class ConsumerSet:
 
     Args:
         members: The consumers, in the order of `open`.
+        hooks: Called before they open and when they have closed.
+        services: Looks after the services of their handlers; None without any.
+        producers: The producers that their handlers are given.
+
+    Attributes:
+        members: The same, open or not.
+        producers: The same, open or not.
     """
 
-    def __init__(self, members: Sequence[SetMember]) -> None:
-        self._members = members
+    def __init__(
+        self,
+        members: Sequence[SetMember],
+        hooks: Hooks | None = None,
+        services: Services | None = None,
+        producers: Sequence[Any] = (),
+    ) -> None:
+        self.members = members
+        self.producers = producers
+        self._services = services
+        self._hooks = hooks or Hooks()
         self._loop = asyncio.get_running_loop()
         # The open consumers, and the number of those that are neither open nor ended
         # yet.
@@ -91,13 +154,13 @@ class ConsumerSet:
         self.on_failure: Callable[[], None] | None = None
         # Is in the context of everything that the consumers and their handlers do.
         self._token = object()
+        self._began = _clock.monotonic()
+        self._watch = LoopWatch()
 
     @property
     def open(self) -> tuple[Any, ...]:
         """The open consumers, in order."""
-        return tuple(
-            member.consumer for member in self._members if member in self._open
-        )
+        return tuple(member.consumer for member in self.members if member in self._open)
 
     @property
     def silent_for(self) -> float:
@@ -105,13 +168,70 @@ class ConsumerSet:
         return max((one.silent_for for one in self.open), default=0.0)
 
     @property
-    def ready(self) -> bool:
-        """Whether all consumers are open, hear from the server, and none has to drain.
+    def why(self) -> str:
+        """Why the consumers can't get messages; empty if they can.
 
-        They may be without an answer for `LONGEST_SILENCE`.
+        Without an answer, or without a turn of the event loop, they may be for
+        `LONGEST_SILENCE`.
         """
-        all_open = len(self._open) == len(self._members) and not self._stopping
-        return all_open and self.silent_for <= LONGEST_SILENCE
+        number = len(self._open)
+        if self._stopping:
+            return "draining"
+        if number < len(self.members):
+            return f"{number} of {len(self.members)} consumers are open"
+        if (late := self._watch.late) > LONGEST_SILENCE:
+            return f"the event loop has not turned for {late:.0f} s"
+        if (silent := self.silent_for) > LONGEST_SILENCE:
+            return f"no answer from the server for {silent:.0f} s"
+        return ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether all consumers are open, can get messages, and none has to drain."""
+        return not self.why
+
+    def worst_loop_delay(self) -> float:
+        """Return by how much the event loop was late at most, since the last call."""
+        return self._watch.worst()
+
+    def health(self) -> WorkerHealth:
+        """Return how the consumers are; any thread may ask."""
+        state = WorkerState.RUNNING
+        if self._stopping:
+            state = WorkerState.DRAINING
+        elif len(self._open) < len(self.members):
+            state = WorkerState.STARTING
+        return WorkerHealth(
+            number=1,
+            pid=os.getpid(),
+            state=state,
+            why=self.why or None,
+            uptime_seconds=round(_clock.monotonic() - self._began, 3),
+            loop_delay_seconds=round(self._watch.delay, 3),
+            unanswered_seconds=round(self.silent_for, 3),
+            consumers=tuple(self._consumers_health()),
+            services=() if self._services is None else self._services.health(),
+        )
+
+    def _consumers_health(self) -> Iterator[ConsumerHealth]:
+        for member in self.members:
+            if member not in self._open:
+                continue
+            silent = member.consumer.silent_for
+            # It may be closing meanwhile, in another thread.
+            with suppress(ClosedError):
+                counts = member.consumer.statistics()
+                oldest = member.oldest_running()
+                yield ConsumerHealth(
+                    streams=member.streams,
+                    group=member.group,
+                    connected=silent <= LONGEST_SILENCE,
+                    unanswered_seconds=round(silent, 3),
+                    queued=counts.queued,
+                    running=counts.in_hand - counts.queued,
+                    lease_seconds=member.lease,
+                    oldest_running_seconds=None if oldest is None else round(oldest, 3),
+                )
 
     def stop(self) -> None:
         """Drain all consumers; call this from any task, thread or signal handler."""
@@ -142,13 +262,25 @@ class ConsumerSet:
         Raises:
             BaseException: The error of the first consumer that failed.
         """
+        self._watch.start()
+        try:
+            around = (
+                nullcontext() if self._services is None else self._services.around()
+            )
+            async with self._hooks.around(), around, self._serving(lifetime):
+                yield self
+        finally:
+            self._watch.stop()
+
+    @asynccontextmanager
+    async def _serving(self, lifetime: Lifetime[ConsumerSet]) -> AsyncIterator[None]:
         async with task_group() as tasks:
-            for member in self._members:
+            for member in self.members:
                 tasks.start_soon(self._serve, member)
             await self._opening_done.wait()
             if self._failure is None:
                 try:
-                    yield self
+                    yield
                 finally:
                     self._stopping = True
                     if not lifetime.drains:
@@ -233,8 +365,24 @@ class ConsumerSet:
 
 
 def _ended_alone(member: SetMember, why: str) -> UsageError:
-    streams = member.facts.get("streams")
     return UsageError(
-        f"the consumer of {streams} ended while its router was running: {why}; to "
-        f"stop all of its consumers, call router.stop()"
+        f"the consumer of {member.streams} ended while its router was running: {why}; "
+        f"to stop all of its consumers, call router.stop()"
+    )
+
+
+def health_of(consumers: ConsumerSet | None) -> Health:
+    """Return the health of a router with these consumers; None if it does not run."""
+    if consumers is None:
+        why = "the router is not running"
+        worker = WorkerHealth(
+            number=1, pid=os.getpid(), state=WorkerState.DOWN, why=why
+        )
+    else:
+        worker = consumers.health()
+    return Health(
+        ready=worker.why is None,
+        live=consumers is not None,
+        why=worker.why,
+        workers=(worker,),
     )

@@ -264,6 +264,13 @@ class FloorTracker:
             if position.shard == shard:
                 self._doubt(position)
 
+    def refused(self, shard: Shard) -> None:
+        """Request an examination of a shard whose group a command has not found."""
+        for position in self._cursors.positions:
+            if position.shard == shard:
+                position.refused = True
+        self._on_doubt()
+
     def _doubt(self, position: Position) -> None:
         position.doubtful = True
         self._on_doubt()

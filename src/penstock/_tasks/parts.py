@@ -12,6 +12,7 @@ from penstock._tasks.committing.committer import Committer
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
+from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.handling.worker_pool import WorkerPool
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
@@ -56,6 +57,7 @@ class Parts(Generic[T]):
 
     Attributes:
         ledger: Holds the entries.
+        failures: Decides about entries whose handlers failed.
         entry_queue: Where workers and calls get entries.
         checkouts: Entries that calls and loops of the user have.
         worker_pool: Runs handlers.
@@ -72,6 +74,7 @@ class Parts(Generic[T]):
     """
 
     ledger: Ledger
+    failures: FailureHandler
     entry_queue: EntryQueue
     checkouts: Checkouts[T]
     worker_pool: WorkerPool[T]

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from penstock import _clock
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.sending.requests import SendRequest
 from penstock.events import Event, OnEvent
@@ -17,7 +18,9 @@ from penstock.message import Shard
 __all__ = [
     "ShardReporter",
     "id_list",
+    "number_list",
     "rate_limited",
+    "report_blocked",
     "report_deleted",
     "report_sends",
     "stream_list",
@@ -55,19 +58,19 @@ def rate_limited(on_event: OnEvent) -> OnEvent:
     return report
 
 
-def id_list(ids: Sequence[bytes]) -> str:
-    """Return the first ten of the ids, as text."""
-    first = ",".join(id_.decode() for id_ in ids[:_MAX_LISTED])
-    return first if len(ids) <= _MAX_LISTED else f"{first},..."
+def id_list(ids: Sequence[bytes]) -> Sequence[str]:
+    """Return the first ten of the ids."""
+    return tuple(id_.decode() for id_ in ids[:_MAX_LISTED])
 
 
-def stream_list(shards: Iterable[Shard]) -> str:
-    """Return the streams of shards, each once, as text; the first ten of them."""
-    names = list(
-        islice(dict.fromkeys(shard.stream for shard in shards), _MAX_LISTED + 1)
-    )
-    first = ",".join(f"{name!a:.80}" for name in names[:_MAX_LISTED])
-    return first if len(names) <= _MAX_LISTED else f"{first},..."
+def number_list(shards: Iterable[Shard]) -> Sequence[int]:
+    """Return the numbers of the first ten of the shards."""
+    return tuple(shard.number for shard in islice(shards, _MAX_LISTED))
+
+
+def stream_list(shards: Iterable[Shard]) -> Sequence[str]:
+    """Return the streams of shards, each once; the first ten of them."""
+    return tuple(islice(dict.fromkeys(shard.stream for shard in shards), _MAX_LISTED))
 
 
 def report_sends(
@@ -89,14 +92,14 @@ class ShardReporter:
     """
 
     def __init__(self, group: str | None, on_event: OnEvent) -> None:
-        self._group = {} if group is None else {"group": ascii(group)}
+        self._group = {} if group is None else {"group": group}
         self._on_event = on_event
 
     def report(
         self, name: str, shard: Shard, level: int = logging.WARNING, **facts: object
     ) -> None:
         """Report an event about a shard."""
-        where = {"stream": ascii(shard.stream), "shard": shard.number, **self._group}
+        where = {"stream": shard.stream, "shard": shard.number, **self._group}
         self._on_event(Event(name, level, {**where, **facts}))
 
 
@@ -106,3 +109,17 @@ def report_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
     for shard, ids in ledger.deliveries.take_deleted():
         facts = {"messages": len(ids), "ids": id_list(ids)}
         report("deleted_while_pending", shard, logging.ERROR, **facts)
+
+
+def report_blocked(late: float, lease: float, group: str, on_event: OnEvent) -> None:
+    """Report that the event loop was blocked, if that endangers a lease.
+
+    Args:
+        late: By how many seconds a timer was late.
+        lease: The lease in seconds, of entries or of shards.
+        group: The consumer's group.
+        on_event: Receives the event.
+    """
+    if late > LeaseTerms(lease).renew_after:
+        facts = {"group": group, "seconds": round(late, 3), "lease": lease}
+        on_event(Event("loop_blocked", logging.WARNING, facts))

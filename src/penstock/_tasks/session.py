@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
+from penstock._core.protocol.commands import Command
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.assembly import assemble
 from penstock._tasks.closing import Closing
@@ -34,9 +35,12 @@ from penstock.durations import seconds
 from penstock.errors import ConfigurationError, UsageError
 from penstock.options import AutoCommit, Mode, StartAt
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "observers", "open_session"]
 
 T = TypeVar("T")
+
+observers: list[Callable[[Session[Any]], None]] = []
+"""Called with each new session; `penstock.testing` records outcomes."""
 
 
 class Session(Generic[T]):
@@ -50,6 +54,7 @@ class Session(Generic[T]):
 
     Attributes:
         gate: Whether messages are handed out, and why no more come.
+        parts: Its parts.
         ledger: The ledger.
         checkouts: Entries that calls and loops of the user have.
         assignment: Which shards are read.
@@ -67,7 +72,7 @@ class Session(Generic[T]):
         self._group = group
         self._connector = connector
         self._connection = connection
-        self._parts = parts = assemble(config, connector, connection, self._spawn)
+        self.parts = parts = assemble(config, connector, connection, self._spawn)
         self.gate = parts.entry_queue.gate
         self.ledger = parts.ledger
         self.checkouts = parts.checkouts
@@ -80,6 +85,9 @@ class Session(Generic[T]):
         # In the order in which they were set, unlike a set of objects.
         self._goals: dict[CatchUp, None] = {}
         parts.signals.sent.connect(self._on_sent)
+        config.meter.opened(self.ledger, self.checkouts.held)
+        for observe in observers:
+            observe(self)
 
     async def start(self, deadline: float) -> None:
         """Fix the position and start the tasks.
@@ -87,7 +95,7 @@ class Session(Generic[T]):
         Args:
             deadline: The time until which it is tried, by the monotonic clock.
         """
-        parts, assignment = self._parts, self.assignment
+        parts, assignment = self.parts, self.assignment
         await retrying(self._connection, deadline, assignment.open)
         if parts.streams is None:
             connect = self._connector.connect
@@ -157,19 +165,24 @@ class Session(Generic[T]):
         now = _clock.monotonic()
         return max(self.readers.silent_for(now), self._connection.silent_for(now))
 
+    @property
+    def server_version(self) -> str:
+        """The version of the server; empty if it is not known."""
+        return self._connector.server_version
+
     async def seek(self, place: StartAt, stream: str | None) -> None:
         """Go on at another place."""
         config, assignment = self._config, self.assignment
         shards = assignment.cursors.shards
-        if stream is not None and stream not in {shard.stream for shard in shards}:
-            raise ConfigurationError(
-                f"this consumer does not read {stream!r:.80}; `consumer.shards` lists "
-                f"what it reads"
-            )
         if config.mode is Mode.LOAD_BALANCED:
             raise UsageError(
                 "seek() would move the position of all consumers of the group; if "
                 "that is intended, use admin.reset_group(stream, group, to)"
+            )
+        if stream is not None and stream not in {shard.stream for shard in shards}:
+            raise ConfigurationError(
+                f"this consumer does not read {stream!r:.80}; `consumer.shards` lists "
+                f"what it reads"
             )
 
         async def work(connection: Connection, cursor: Cursor) -> None:
@@ -178,7 +191,7 @@ class Session(Generic[T]):
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            async with self._parts.send_lock:
+            async with self.parts.send_lock:
                 await seek(
                     connection,
                     self.ledger,
@@ -194,10 +207,10 @@ class Session(Generic[T]):
         """Handle messages until the consumer closes, or has caught up."""
         self.checkouts.check_in_running_task()
         if not until_caught_up:
-            await self._parts.worker_pool.run(job)
+            await self.parts.worker_pool.run(job)
             return
         async with self.catching_up() as goal:
-            await self._parts.worker_pool.run(job, goal)
+            await self.parts.worker_pool.run(job, goal)
 
     @asynccontextmanager
     async def catching_up(self) -> AsyncIterator[CatchUp]:
@@ -216,30 +229,19 @@ class Session(Generic[T]):
         if goal.error is not None:
             raise goal.error
 
-    def _check_shared(self) -> None:
-        if self._parts.streams is not None:
-            raise UsageError(
-                "until_caught_up waits for the messages of all shards, and this "
-                "consumer reads only those that it owns; use ownership='shared' for a "
-                "job that ends"
-            )
-
     def goal(self) -> CatchUp:
-        """Return a goal that has not begun.
-
-        Raises:
-            UsageError: This consumer owns shards.
-        """
-        self._check_shared()
-        config = self._config
+        """Return a goal that has not begun."""
+        config, streams = self._config, self.parts.streams
         return CatchUp(
             self._connection,
             self.ledger,
             self.assignment.cursors,
             config.member,
+            ownable=frozenset() if streams is None else streams.shards,
             acknowledges=config.acknowledges,
+            replies_recorded=self.readers.replies_recorded,
             on_demand=config.policy is AutoCommit.DISABLED,
-            on_reached=self._parts.entry_queue.waiters.wake_all,
+            on_reached=self.parts.entry_queue.waiters.wake_all,
         )
 
     def watch(self, goal: CatchUp) -> None:
@@ -261,18 +263,26 @@ class Session(Generic[T]):
     @property
     def owns_shards(self) -> bool:
         """Whether shards are owned, and not shared."""
-        return self._parts.streams is not None
+        return self.parts.streams is not None
 
     @property
     def owned(self) -> int:
         """How many shards the consumer owns."""
-        streams = self._parts.streams
+        streams = self.parts.streams
         return 0 if streams is None else streams.number
+
+    async def ask(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands on the connection that acknowledges, and return the replies.
+
+        Raises:
+            ConnectionLost: The connection ended before the replies.
+        """
+        return await self._connection.calls(batch)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server."""
-        if self._parts.group is not None:
-            await self._parts.group.committer.flush()
+        if self.parts.group is not None:
+            await self.parts.group.committer.flush()
 
     def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
         """Close when handlers have ended, if one of them asks for it.
@@ -285,7 +295,7 @@ class Session(Generic[T]):
         Returns:
             Whether the caller is a handler, or a task or thread that one has started.
         """
-        pool = self._parts.worker_pool
+        pool = self.parts.worker_pool
         if not pool.is_inside():
             return False
         pool.on_idle = leave
@@ -315,7 +325,7 @@ class Session(Generic[T]):
 
     def cut(self) -> None:
         """End what is left in the background."""
-        parts = self._parts
+        parts = self.parts
         for clock in self._clocks:
             clock.cancel()
         for goal in self._goals:

@@ -154,18 +154,18 @@ class ShardChecks:
     def _looked_up(self, streams: Sequence[str], replies: Sequence[Any]) -> None:
         """Report streams of one key that have a record."""
         for stream, reply in zip(streams, replies, strict=True):
-            # Who may not read the record is not told of it for each stream.
+            # That a user may not read the record is not reported for each stream.
             if not isinstance(reply, ErrorReply) and (
                 error := self._difference(stream, (1, ""), reply)
             ):
                 self._differs(stream, error)
 
     def _unchecked(self, stream: str, reply: str) -> None:
-        facts = {"stream": ascii(stream), "reply": reply}
+        facts = {"stream": stream, "reply": reply}
         self._report(stream, Event("shards_unchecked", logging.WARNING, facts))
 
     def _differs(self, stream: str, error: ShardsDiffer) -> None:
-        facts = {"stream": ascii(stream), "reason": str(error)}
+        facts = {"stream": stream, "reason": str(error)}
         self._report(stream, Event("shards_differ", logging.WARNING, facts))
 
     def _report(self, stream: str, event: Event) -> None:

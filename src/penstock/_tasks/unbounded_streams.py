@@ -45,7 +45,7 @@ class UnboundedStreams:
         ):
             return
         self._reported.add(stream)
-        facts = {"stream": f"{stream!a:.80}", "hint": self._hint}
+        facts = {"stream": stream, "hint": self._hint}
         if len(self._reported) == _MAX_REPORTED:
             facts["more"] = "not reported"
         self._on_event(Event("unbounded_stream", logging.WARNING, facts))

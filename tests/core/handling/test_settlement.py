@@ -57,6 +57,9 @@ class FakeFailureOutcomes:
     def lease_left(self, entry: Entry) -> float:
         return self.ledger.leases.left(entry, 20.0)
 
+    def watch(self, entry: Entry, tell: object) -> None:
+        self.calls.append(("watch", (entry.id, tell)))
+
 
 class Harness:
     """A settler with its ledger and failure outcomes, and entries to delivered."""
@@ -94,6 +97,12 @@ class Harness:
 
 def message(codec: Codec[Any] | None, *fields: bytes) -> Message[Any]:
     return Harness(codec).deliver(*fields)
+
+
+def test_a_watch_goes_to_what_decides_about_failures() -> None:
+    harness = Harness()
+    harness.settler.watch(harness.running(), print)
+    assert harness.failures.calls == [("watch", (b"1-1", print))]
 
 
 def test_a_payload_is_decoded_by_the_codec_wherever_it_is_in_the_entry() -> None:

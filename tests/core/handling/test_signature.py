@@ -13,6 +13,7 @@ from penstock import ConfigurationError, Fields, Message
 from penstock._core.handling.signature import (
     UNSPECIFIED,
     HandlerArgument,
+    annotations_of,
     argument_of,
     check_handler,
     is_async,
@@ -259,3 +260,41 @@ def test_a_handler_is_named_by_its_module_and_qualified_name() -> None:
     assert name_of(Handler()) == f"{__name__}.Handler"
     assert name_of(functools.partial(sync)) == f"{__name__}.sync"
     assert name_of([].append) == "list.append"
+
+
+# -- all parameters --------------------------------------------------------------------
+
+
+def test_annotations_are_those_that_can_be_passed_by_name() -> None:
+    async def handle(  # type: ignore[no-untyped-def]
+        first: int,
+        second: str,
+        bare,  # noqa: ANN001
+        *more: bytes,
+        named: list[int],
+    ) -> None: ...
+
+    assert annotations_of(handle) == {
+        "first": int,
+        "second": str,
+        "bare": UNSPECIFIED,
+        "more": UNSPECIFIED,
+        "named": list[int],
+    }
+
+
+def test_an_annotation_that_means_nothing_is_left_out_where_there_is_a_default() -> (
+    None
+):
+    async def handle(first: int, other: Unknown = None) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert annotations_of(handle) == {"first": int, "other": UNSPECIFIED}
+
+
+def test_an_annotation_that_means_nothing_is_refused_where_there_is_no_default() -> (
+    None
+):
+    async def handle(first: int, other: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(ConfigurationError, match="can't be resolved"):
+        annotations_of(handle)

@@ -135,6 +135,7 @@ def test_bytes_bound_the_read_budget_too() -> None:
     ledger.read(*range(8))
     assert ledger.read_budget() == 0
     assert not ledger.flow.at_capacity
+    assert ledger.flow.capacity == 10
     assert ledger.flow.fits == 2
     ledger.flow.waiting_changed(20)
     assert ledger.read_budget() == 2

@@ -873,7 +873,7 @@ class LedgerMachine(RuleBasedStateMachine):
             copy.state = State.DONE
             self.confirmed.append(copy)
             self.counts["acked"] += 1
-            self.ledger.counters.acked += 1
+            copy.entry.shard_state.counters.acked += 1
 
     def disposition(self, number: int) -> Disposition:
         when = self.now + pick([0.0, 1.0, 5.0, 5.0, 40.0], number // 7)

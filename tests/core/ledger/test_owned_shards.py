@@ -27,6 +27,59 @@ def test_no_entry_of_a_held_shard_is_taken_and_those_of_others_are() -> None:
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(1), raw(2)]
 
 
+def test_entries_of_a_held_shard_keep_their_order_and_their_places() -> None:
+    ledger = owned()
+    ledger.read(1, 3)
+    ledger.read(2, shard=B)
+    first = ledger.start_next()
+    ledger.work.hold_shard(A.key, held=True)
+    ledger.read(5)
+    ledger.put_back(first)
+    ledger.work.hold_shard(B.key, held=True)
+    assert ledger.take_next() is None
+    ledger.work.hold_shard(A.key, held=False)
+    assert [ledger.start_next().id for _ in range(3)] == [raw(1), raw(3), raw(5)]
+    assert ledger.take_next() is None
+    ledger.work.hold_shard(B.key, held=False)
+    assert ledger.start_next().id == raw(2)
+
+
+def test_the_reader_is_woken_when_a_shard_with_all_waiting_entries_is_held() -> None:
+    ledger = owned(max_messages=100)
+    ledger.read(*range(ledger.read_budget()))
+    assert ledger.read_budget() == 0
+    ledger.work.hold_shard(A.key, held=True)
+    assert ledger.capacity_signals == 1
+
+
+def test_shards_of_other_members_are_no_reason_to_count_starts() -> None:
+    """It would cost a command a message, at any rate."""
+    ledger = owned(max_messages=10_000)
+    ledger.work.hold_shard(B.key, held=True)
+    ledger.read_budget(now=0.0)
+    ledger.read(*range(5000))
+    ledger.process_next(5000)
+    ledger.read_budget(now=1.0)
+    ledger.work.begin_turn(1.0)
+    assert not ledger.work.counts_starts
+
+
+def test_a_second_delivery_of_a_held_shard_waits_until_it_is_held_no_more() -> None:
+    """A handler runs the first one, and the group was set back to it."""
+    ledger = owned()
+    ledger.read(1)
+    running = ledger.start_next()
+    ledger.read(1, rewound=True)
+    assert ledger.take_next() is None  # a handler runs it
+    ledger.work.hold_shard(A.key, held=True)
+    ledger.finish(running, ack=False)
+    assert ledger.take_next() is None
+    ledger.work.hold_shard(A.key, held=False)
+    again = ledger.take_next()
+    assert again is not None
+    assert again.id == raw(1)
+
+
 def test_two_shards_are_held_one_by_one() -> None:
     ledger = owned()
     ledger.read(1)
@@ -86,6 +139,30 @@ def test_a_shard_is_done_with_when_no_entry_is_held_and_no_handler_runs() -> Non
     assert not ledger.is_done_with(A)
     ledger.finish(entry, ack=False)
     assert ledger.is_done_with(A)
+
+
+def test_what_is_outstanding_of_a_shard_is_handlers_and_unanswered_outcomes() -> None:
+    ledger = owned()
+    ledger.read(1, 2)
+    ledger.read(3, shard=B)
+    done, running = ledger.start_next(), ledger.start_next()
+    assert (ledger.running_of(A), ledger.unanswered_of(A)) == (2, 0)
+    ledger.processed(done)
+    assert (ledger.running_of(A), ledger.unanswered_of(A)) == (1, 0)
+    batch = only(ledger.acks.to_send())
+    assert (ledger.running_of(A), ledger.unanswered_of(A)) == (1, 1)
+    ledger.ack_confirmed(batch)
+    ledger.finish(running, ack=True)
+    assert (ledger.running_of(A), ledger.unanswered_of(A)) == (0, 0)
+
+
+def test_with_an_order_a_handler_that_has_acknowledged_is_outstanding() -> None:
+    ledger = owned(ordering=KEY)
+    ledger.read(1, key="k")
+    entry = ledger.start_next()
+    ledger.ack(entry)
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert (ledger.running_of(A), ledger.unanswered_of(A)) == (1, 0)
 
 
 def test_what_waits_is_released_and_what_users_have_is_not() -> None:

@@ -1,5 +1,7 @@
 """Members under a server that answers late, twice or never: O8, O9 and O12.
 
+The stream gets more shards meanwhile, which each member finds at another time.
+
 The real core and the real scripts, in the simulation's server. In the end everything
 goes on fairly: every shard has to be at its target with all members, who agree on it.
 """
@@ -23,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from penstock._core.ownership import actions as do
+from penstock._core.ownership import member
 from penstock._core.ownership.member import Member
 from penstock._core.ownership.states import MemberState
 from penstock._core.ownership.target import Target, encode, plan
@@ -35,11 +38,13 @@ from support.owned_world import Clock, Violation
 
 KEY = b"{orders}.members:g"
 LEASE = 10.0
-SHARDS = range(7)
+BEAT = LEASE / 5
+SHARDS = 5
+MOST_SHARDS = 9
 Step: TypeAlias = Callable[[], object]
 
 # The search takes seconds, and longer while coverage is measured.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @dataclass(eq=False)
@@ -64,6 +69,7 @@ class Node:
         self.member = Member(name, lease=LEASE)
         self.own: frozenset[int] = frozenset()
         self.alive = True
+        self.found = 0
         self.sent: list[Sent] = []
 
     @property
@@ -122,7 +128,14 @@ class Node:
         self.act(self.member.leave_lost())
 
     def open(self) -> None:
-        self.act(self.member.open(SHARDS, self.now))
+        self.found = self.group.shards
+        self.act(self.member.open(range(self.found), self.now))
+
+    def find(self) -> None:
+        """Find the shards that the stream has by now."""
+        new = range(self.found, self.group.shards)
+        self.found = self.group.shards
+        self.act(self.member.shards_found(new, self.now))
 
     def due(self) -> None:
         self.act(self.member.due(self.now))
@@ -146,6 +159,7 @@ class Group:
         self.nodes = [Node(self, name, 1) for name in "abcd"[:nodes]]
         self.late: list[Sent] = []
         self.news = False
+        self.shards = SHARDS
         # When each name's beat was last executed, and any beat at all.
         self.beats: dict[str, float] = {}
 
@@ -194,14 +208,33 @@ class Group:
         gone = {MemberState.OUT, MemberState.LEAVING}
         return [n for n in self.nodes if n.alive and n.member.state not in gone]
 
+    def grow(self) -> None:
+        """Add a shard, which members find later."""
+        self.shards += 1
+
     def settle(self) -> None:
-        """Let all go on fairly: four beats after the last lease of the dead."""
+        """Let all go on fairly: it is settled four beats after the last change.
+
+        The dead are members until they were silent for a lease, which others find by
+        their beats, and the lease counts from when anybody beats again.
+        """
         self.late.clear()
-        for _ in range(int((2 * LEASE + 4 * LEASE / 5) / 0.5)):
+        for node in self.alive():
+            node.find()
+        members, changed = self.names(), self.clock.now
+        for _ in range(int((2 * LEASE + 4 * BEAT) / 0.5)):
             for _ in range(6):
                 self._step_fairly()
+            if members != self.names():
+                members, changed = self.names(), self.clock.now
+            if members == {node.name for node in self.alive()}:
+                self._check_soon(changed)
             self.clock.now += 0.5
         self._check_settled()
+
+    def _check_soon(self, changed: float) -> None:
+        if self.clock.now >= changed + 4 * BEAT:
+            self._check_settled()
 
     def _step_fairly(self) -> None:
         for node in self.nodes:
@@ -217,12 +250,13 @@ class Group:
     def _check_settled(self) -> None:
         alive = self.alive()
         owned = sorted(shard for node in alive for shard in node.own)
-        if alive and owned != [*SHARDS]:
+        shards = range(self.shards)
+        if alive and owned != [*shards]:
             raise Violation(f"O9: {[(node.name, node.own) for node in alive]}")
         weights = {node.name: node.weight for node in alive}
         for node in alive:
             target = node.member.target
-            if plan(target, weights, SHARDS) != target:
+            if plan(target, weights, shards) != target:
                 raise Violation(f"O8: {target} does not suit {weights}")
 
 
@@ -238,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         self.group = self.group_class(nodes)
         self.broken = False
 
-    @rule(choice=st.integers(0, 9999))
+    @rule(choice=st.sampled_from(range(10_000)))
     def step(self, choice: int) -> None:
         self.broken = True
         steps = [*self.of_the_network(), *self.of_the_nodes()]
@@ -256,6 +290,8 @@ class Machine(RuleBasedStateMachine):
             yield partial(group.execute_late, place)
         if group.news:
             yield from [group.tell] * 2
+        if group.shards < MOST_SHARDS:
+            yield group.grow
         yield partial(self.pass_time, LEASE / 5)
         yield partial(self.pass_time, LEASE / 2 + 0.1)
 
@@ -270,6 +306,8 @@ class Machine(RuleBasedStateMachine):
                 yield from [node.open] * 2
             elif node.member.due_at() <= node.now:
                 yield from [node.due] * 2
+            if node.found < self.group.shards and node in self.group.alive():
+                yield from [node.find] * 2
             if node.member.state is MemberState.IN:
                 yield node.close
             if len(self.group.alive()) > 1:
@@ -303,6 +341,11 @@ def finds(monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes) -> str:
     known = {**reply_parsing._BY_SCRIPT, script: read_beat}
     monkeypatch.setattr(reply_parsing, "_BY_SCRIPT", known)
     monkeypatch.setattr(ownership_scripts, "BEAT", script)
+    return violation()
+
+
+def violation() -> str:
+    """Return what the machine finds."""
     machine = type("Planted", (Machine,), {})
     with pytest.raises(Violation) as found:
         run_state_machine_as_test(machine, settings=budget(300))
@@ -319,3 +362,19 @@ def test_a_group_that_never_removes_the_dead_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert finds(monkeypatch, b"now - since > lease", b"false").startswith("O9")
+
+
+def test_members_that_beat_too_seldom_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They come to agree, but not within four beats."""
+    monkeypatch.setattr(member, "BEAT_AFTER", 0.95)
+    monkeypatch.setattr(Group, "tell", lambda group: setattr(group, "news", False))
+    assert violation().startswith("O9")
+
+
+def test_shards_that_nobody_adds_to_the_target_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Member, "shards_found", lambda *_: [])
+    assert violation().startswith("O9")

@@ -1,4 +1,4 @@
-"""Owned shards under a server that answers late, twice or never: O1 to O7, O9, O10.
+"""Owned shards under a server that answers late, twice or never: O1 to O7, O9 to O11.
 
 The rules let each process, each connection and the server go on by one step, in any
 order. In the end everything goes on fairly, and every message has to be acknowledged.
@@ -13,7 +13,7 @@ from functools import partial
 from typing import ClassVar, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,18 +25,27 @@ from hypothesis.stateful import (
 
 from penstock._core.ownership import outstanding, shard, shard_steps
 from penstock._core.ownership.actions import ShardAction
+from penstock._core.ownership.requests import Requests
 from penstock._core.ownership.shard import OwnedShard
+from penstock._core.ownership.states import SHARD, ShardState
 from penstock._core.ownership.tokens import Token, consumer_name
 from penstock._core.protocol import commands, ownership_scripts, reply_parsing
 from penstock._core.protocol.commands import Command
+from penstock._core.protocol.ownership_replies import Refused
 from support import owned_world
+from support.namesake_world import NamesakeWorld
 from support.owned_world import GROUP, KEY, LEASE, Process, Violation, World
 from support.paging_process import PagingProcess, PagingWorld
 
 Step: TypeAlias = Callable[[], object]
 
 # The search takes seconds, and longer while coverage is measured.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+# Not of integers: Hypothesis mixes numbers among them that it finds in the modules that
+# are loaded, so that the same seed would bring other runs beside other tests.
+CHOICES = st.sampled_from(range(10_000))
 
 
 class Machine(RuleBasedStateMachine):
@@ -56,7 +65,7 @@ class Machine(RuleBasedStateMachine):
         self.world = self.world_class("abc"[:members])
         self.broken = False
 
-    @rule(choice=st.integers(0, 9999))
+    @rule(choice=CHOICES)
     def step(self, choice: int) -> None:
         steps = [*self.of_the_network(), *self.of_the_processes(), *self.of_others()]
         self.broken = True
@@ -133,7 +142,7 @@ def budget(examples: int, steps: int = 160) -> settings:
     )
 
 
-Machine.TestCase.settings = budget(200)
+Machine.TestCase.settings = budget(120)
 TestOwnership = Machine.TestCase
 
 
@@ -143,11 +152,23 @@ class PagingMachine(Machine):
     world_class = PagingWorld
 
 
-PagingMachine.TestCase.settings = budget(200)
+PagingMachine.TestCase.settings = budget(120)
 TestPaging = PagingMachine.TestCase
 
 
+class NamesakeMachine(Machine):
+    """The same, where the first two processes have one name."""
+
+    world_class = NamesakeWorld
+
+
+NamesakeMachine.TestCase.settings = budget(100)
+TestNamesakes = NamesakeMachine.TestCase
+
+
 # -- safeguards taken away -------------------------------------------------------------
+
+PLANTED = settings(budget(150), derandomize=False)
 
 
 class AcksWithoutToken(Process):
@@ -180,17 +201,18 @@ def process_of(shard: type[OwnedShard]) -> type[Process]:
     return type("Planted", (Process,), {"shard_class": shard})
 
 
-def finds(world: type[World], examples: int) -> str:
-    """Return the invariant that the machine finds violated."""
-    machine = type("Planted", (Machine,), {"world_class": world})
-    chosen = budget(examples)
-    for _ in range(5):
+def finds(world: type[World], first_seed: int = 1) -> str:
+    """Return the invariant that the machine finds violated.
+
+    A seed that finds it soon is given where most find it late. What a seed brings
+    depends on the versions of Python and Hypothesis, so it is only the first of many.
+    """
+    for number in range(first_seed, first_seed + 40):
+        machine = seed(number)(type("Planted", (Machine,), {"world_class": world}))
         try:
-            run_state_machine_as_test(machine, settings=chosen)
+            run_state_machine_as_test(machine, settings=PLANTED)
         except Violation as found:
             return str(found)
-        # What a seed brings depends on the versions of Python and Hypothesis.
-        chosen = settings(chosen, derandomize=False)
     pytest.fail("the machine found nothing")
 
 
@@ -210,18 +232,18 @@ def plant_name(
 
 
 def test_acknowledgements_without_the_token_are_found() -> None:
-    assert finds(world_of(AcksWithoutToken), 500).startswith("O1")
+    assert finds(world_of(AcksWithoutToken)).startswith("O1")
 
 
 def test_strays_that_are_not_claimed_are_found() -> None:
-    assert finds(world_of(process_of(StraysNotClaimed)), 500)[:2] in {"O2", "O9"}
+    assert finds(world_of(process_of(StraysNotClaimed)), 3)[:2] in {"O2", "O9"}
 
 
 def test_strays_that_are_not_claimed_are_found_by_pages() -> None:
     class Planted(PagingProcess):
         shard_class = StraysNotClaimed
 
-    assert finds(world_of(Planted), 500)[:2] in {"O2", "O9"}
+    assert finds(world_of(Planted), 3)[:2] in {"O2", "O9"}
 
 
 def test_a_consumer_name_per_member_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,20 +253,20 @@ def test_a_consumer_name_per_member_is_found(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch,
         ownership_scripts.TAKE.replace(b"me .. '#' .. whole(number)", b"me"),
     )
-    assert finds(World, 1000)[:2] in {"O2", "O9"}
+    assert finds(World, 3)[:2] in {"O2", "O9"}
 
 
 def test_a_name_kept_after_a_lost_read_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant_name(monkeypatch, lambda token, _: consumer_name(token))
-    assert finds(World, 1000)[:2] in {"O2", "O9"}
+    assert finds(World, 3)[:2] in {"O2", "O9"}
 
 
 def test_freeing_before_the_answers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     early = property(lambda self: self.handlers_done)
     monkeypatch.setattr(outstanding.Outstanding, "answered", early)
-    assert finds(World, 500).startswith("O5")
+    assert finds(World).startswith("O5")
 
 
 def test_a_token_that_is_a_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,4 +278,40 @@ def test_a_token_that_is_a_number_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     )
     plant_take(monkeypatch, script)
     monkeypatch.setattr(Token, "encode", number)
-    assert finds(World, 2000)[:3] in {"O10", "O1:"}
+    assert finds(World)[:3] in {"O10", "O1:"}
+
+
+def test_numbers_that_do_not_grow_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that has seen few ownerships would get an epoch of the past."""
+    growing = b"number = math.max(number, least) + 1"
+    script = ownership_scripts.TAKE.replace(growing, b"number = least + 1")
+    plant_take(monkeypatch, script)
+    assert finds(World).startswith("O10")
+
+
+def test_a_shard_that_is_asked_for_too_late_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the end it is taken, but not within four beats."""
+
+    def refused(self: Requests, reply: Refused, now: float) -> None:
+        self._retry_at = now + 2 * LEASE
+
+    monkeypatch.setattr(Requests, "refused", refused)
+    monkeypatch.setattr(Requests, "look", lambda *_: None)
+    assert finds(World).startswith("O9: not live")
+
+
+def test_namesakes_that_take_a_shard_in_turn_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Token, "is_namesake_after", lambda *_: False)
+    assert finds(NamesakeWorld).startswith("O11")
+
+
+def test_a_namesake_that_goes_on_taking_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = {**SHARD["namesake"], ShardState.LOST: ShardState.LOST}
+    monkeypatch.setattr(shard_steps, "SHARD", {**SHARD, "namesake": table})
+    assert "knows of a namesake" in finds(NamesakeWorld)

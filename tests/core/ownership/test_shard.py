@@ -274,6 +274,26 @@ def test_it_is_known_until_when_handlers_may_start() -> None:
     assert (live().starts_until, live().owned_until) == (10.0, 10.0)
 
 
+def test_it_is_known_until_when_the_server_may_keep_a_shard_for_its_owner() -> None:
+    one = shard()
+    assert one.taken_until == -NEVER
+    one.wanted(1, 5.0)
+    assert one.taken_until == 15.0  # the TAKE may be executed without a reply
+    one.take_answered(Taken(1, more=False), 5.1)
+    assert one.taken_until == 15.0
+    assert one.due(7.0) == [Keep(OURS)]
+    assert (one.taken_until, one.owned_until) == (17.0, 15.0)
+    one.keep_lost(OURS)
+    assert one.taken_until == 17.0
+    one.assigned(OURS, 8.0)
+    one.unwanted(8.0)
+    one.handlers_done(OURS)
+    assert one.end_told(OURS, 8.0) == [Free(OURS)]
+    assert one.taken_until == 17.0
+    one.freed(OURS, 8.1)
+    assert one.taken_until == lost().taken_until == -NEVER
+
+
 def test_a_read_behind_which_another_token_stands_is_not_believed() -> None:
     one = live()
     one.read_sent()

@@ -87,6 +87,10 @@ CASES: list[tuple[Command, str]] = [
     (commands.xinfo_stream(b"s"), "XINFO STREAM s"),
     (commands.xinfo_groups(b"s"), "XINFO GROUPS s"),
     (
+        commands.xgroup_destroy(b"s", "g"),
+        "XGROUP DESTROY s g",
+    ),
+    (
         commands.xgroup_delconsumer(b"s", "g", b"c"),
         "XGROUP DELCONSUMER s g c",
     ),

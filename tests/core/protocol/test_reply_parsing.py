@@ -18,6 +18,8 @@ from penstock._core.protocol import (
     commands,
     dead_letter_scripts,
     ownership_replies,
+    probe_commands,
+    relay_script,
     reply_parsing,
     scripts,
     sending_scripts,
@@ -27,6 +29,7 @@ from penstock._core.protocol import ownership_scripts as owned
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.fencing import Fence
 from penstock._core.protocol.ownership_check import check
+from penstock._core.protocol.relay_script import Relayed
 from penstock._core.protocol.replies import (
     Claimed,
     ConsumerInfo,
@@ -126,6 +129,20 @@ BEAT = owned.beat(b"m", "a", lease=10, known=0, join=True, weight=1)
 TAKE = owned.take(b"s", b"o", "g", "a", version=1, run="r", serial=1, least=0, lease=10)
 GUARD = owned.guard(b"s", b"o", "g", b"t", consumer="a#1")
 
+TO_LIST = relay_script.to_list(b"q")
+RELAY, RELAY_SHA = (
+    relay_script.relay(b"s", "g", "c", TO_LIST, [(b"1-1", (b"a",))], whole=whole)
+    for whole in (True, False)
+)
+OWNED_RELAY, OWNED_RELAY_SHA = (
+    relay_script.relay(
+        *(b"s", "g", "", TO_LIST, [(b"1-1", (b"a",))]),
+        whole=whole,
+        owner=Fence(b"o", b"t"),
+    )
+    for whole in (True, False)
+)
+
 GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a read": (GROUP_READ, READ_2, READ),
     "a read, RESP3": (GROUP_READ, READ_3, READ),
@@ -195,12 +212,16 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a stream": (
         STREAM,
         f"*12 {STREAM_FACTS} {FIRST} {NEWEST}",
-        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
+        StreamInfo(
+            *(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4), 8
+        ),
     ),
     "a stream, RESP3": (
         STREAM,
         f"%6 {STREAM_FACTS} {FIRST} {NEWEST}",
-        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
+        StreamInfo(
+            *(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4), 8
+        ),
     ),
     "an empty stream": (
         STREAM,
@@ -215,7 +236,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a stream, Redis 6.2": (
         STREAM,
         OLD_STREAM,
-        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), None),
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), None, size=4),
     ),
     "a stream by script": (
         FACTS,
@@ -247,19 +268,33 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "consumers": (
         CONSUMERS,
         "*1 *8 $4 name $1 c $7 pending :2 $4 idle :910 $8 inactive :181",
-        [ConsumerInfo(b"c", 2, 910)],
+        [ConsumerInfo(b"c", 2, 910, 181)],
     ),
     "consumers, RESP3": (
         CONSUMERS,
         "*1 %4 $4 name $1 c $7 pending :2 $4 idle :910 $8 inactive :181",
+        [ConsumerInfo(b"c", 2, 910, 181)],
+    ),
+    "a consumer that was never given anything": (
+        CONSUMERS,
+        "*1 *8 $4 name $1 c $7 pending :0 $4 idle :910 $8 inactive :-1",
+        [ConsumerInfo(b"c", 0, 910)],
+    ),
+    "consumers, Redis 6.2": (
+        CONSUMERS,
+        "*1 *6 $4 name $1 c $7 pending :2 $4 idle :910",
         [ConsumerInfo(b"c", 2, 910)],
     ),
+    "a length": (commands.xlen(b"s"), ":2", 2),
+    "a memory": (commands.memory_usage(b"s", 5), ":712", 712),
+    "the memory of nothing": (commands.memory_usage(b"s", 5), "_", None),
     "an append": (XADD, "$15 1700000000000-0", b"1700000000000-0"),
     "an acknowledgement": (commands.xack(b"s", "g", [b"1-1"]), ":1", 1),
     "a deletion": (commands.xdel(b"s", [b"1-1"]), ":0", 0),
     "a trim": (commands.xtrim(b"s", (b"MAXLEN", b"5")), ":3", 3),
     "a group": (commands.xgroup_create(b"s", "g", b"0", mkstream=True), "+OK", b"OK"),
     "a group's place": (commands.xgroup_setid(b"s", "g", b"0-0"), "+OK", b"OK"),
+    "a group deleted": (commands.xgroup_destroy(b"s", "g"), ":1", 1),
     "a consumer removed": (commands.xgroup_delconsumer(b"s", "g", "c"), ":0", 0),
     "a restoration": (
         commands.xclaim_restore(b"s", "g", "c", [b"1-1"]),
@@ -320,10 +355,27 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "the time": (commands.time(), "*2 $10 1700000000 $6 123999", 1_700_000_000_123),
     "a greeting": (
         commands.hello("al", "secret"),
-        "%2 $6 server $5 redis $5 proto :3",
-        3,
+        "%2 $7 version $6 7.0.15 $5 proto :3",
+        "7.0.15",
+    ),
+    "a greeting without a version": (
+        commands.hello(None, None),
+        "%1 $5 proto :3",
+        "",
+    ),
+    "a greeting with a long version": (
+        commands.hello(None, None),
+        f"%2 $7 version $50 {'7' * 50} $5 proto :3",
+        "7" * 37 + "...",
     ),
     "a login": (commands.auth("al", "secret"), "+OK", b"OK"),
+    "a user": (probe_commands.acl_whoami(), "$2 al", b"al"),
+    "a sign of life": (probe_commands.ping(), "+PONG", b"PONG"),
+    "a permission": (
+        probe_commands.acl_dryrun("al", probe_commands.ping()),
+        "+OK",
+        b"OK",
+    ),
     "a database": (commands.select(7), "+OK", b"OK"),
     "a client's name": (commands.client_setname("me"), "+OK", b"OK"),
     "a role": (commands.role(), "*3 $6 master :17 *0", b"master"),
@@ -342,7 +394,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         b"$9\r\n1-1\n!ERR!\r\n",
         b"1-1\n!ERR!",
     ),
-    "a dead letter": (SEND_DEAD_LETTER, ":1", 1),
+    "a dead letter": (SEND_DEAD_LETTER, "*2 :1 $3 8-1", (1, b"8-1")),
+    "no dead letter": (SEND_DEAD_LETTER, ":0", 0),
     "a dead letter that was only copied": (SEND_DEAD_LETTER, "$3 8-1", b"8-1"),
     "an owner's dead letter": (OWNED_DEAD_LETTER, ":0", 0),
     "an owner's dead letter that was only copied": (
@@ -358,6 +411,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a move": (MOVE, "*2 :1 :1", (1, 1)),
     "a trim that was refused": (TRIM_ACKED, ":-1", -1),
     "an empty consumer": (REMOVE, ":0", 0),
+    "a forgotten owner": (owned.forget(b"o"), ":1", 1),
     "a check for scripting": (scripts.may_script(), ":1", 1),
     "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
     "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
@@ -433,6 +487,25 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*2 $7 applied :1",
         Applied(pending=True, results=[1]),
     ),
+    "a batch that is moved": (
+        RELAY,
+        "*4 $7 relayed $3 1-1 $0  $3 2-1",
+        Relayed(missing=(b"2-1",), last=b"1-1"),
+    ),
+    "a batch that is moved, by its name": (RELAY_SHA, "*1 $4 full", Relayed(full=True)),
+    "an owner's batch": (OWNED_RELAY, "*1 $4 full", Relayed(full=True)),
+    "an owner's batch, fenced": (
+        OWNED_RELAY_SHA,
+        "*2 $6 fenced $1 u",
+        ownership_replies.Fenced(b"u"),
+    ),
+    "RPUSH": (relay_script.push_alone(TO_LIST, [(b"a",)])[0], ":3", 3),
+    "LPUSH": (
+        relay_script.push_alone(relay_script.to_list(b"q", left=True), [(b"a",)])[0],
+        ":3",
+        3,
+    ),
+    "LLEN": (relay_script.length(TO_LIST), ":3", 3),
     "a fenced transaction": (
         OWNED_APPLY_SHA,
         "*2 $6 fenced $0 ",
@@ -454,7 +527,7 @@ def test_an_error_reply_stays_an_error_reply_for_every_command(name: str) -> Non
     assert error.code == "NOPERM"
 
 
-OPTIONS = {"BLOCK", "COUNT", "MKSTREAM", "NOACK", "RETRYCOUNT"}
+OPTIONS = {"BLOCK", "COUNT", "IDLE", "MKSTREAM", "NOACK", "RETRYCOUNT"}
 # Handled by `read` itself, or answered by pushes; see `Connection.subscribe`.
 OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
@@ -462,10 +535,12 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
     builders = (
         commands,
+        probe_commands,
         scripts,
         dead_letter_scripts,
         sending_scripts,
         transaction_script,
+        relay_script,
     )
     source = "".join(map(inspect.getsource, builders))
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
@@ -570,6 +645,8 @@ MALFORMED: dict[str, tuple[Command, str]] = {
     "a greeting of RESP2": (commands.hello(None, None), "%1 $5 proto :2"),
     "a greeting of nothing": (commands.hello(None, None), "%0"),
     "a login of a number": (commands.auth("al", "secret"), ":1"),
+    "a user of a number": (probe_commands.acl_whoami(), ":1"),
+    "a sign of life of a number": (probe_commands.ping(), ":1"),
     "a database of nothing": (commands.select(7), "$-1"),
     "a client's name of a number": (commands.client_setname("me"), ":1"),
     "a client's id of a word": (commands.client_id(), "+OK"),

@@ -71,6 +71,12 @@ class Rig:
         self.ledger.read(*numbers, shard=shard)
         return [self.ledger.fail_next(GIVEN_UP) for _ in numbers]
 
+    def give_up_large(self, number: int, shard: Any = A) -> Entry:
+        """Give up an entry that has too many fields for a script."""
+        [entry] = self.give_up(number, shard=shard)
+        entry.fields = [b"x"] * 8000
+        return entry
+
     @property
     def sent(self) -> list[Command]:
         return [command for batch in self.connection.requests for command in batch]
@@ -193,3 +199,54 @@ async def test_the_dead_letters_of_an_owned_shard_are_written_by_the_script_only
         (b"EVAL", SEND_OWNED_DEAD_LETTER),
         (b"XADD", b"b.dead"),
     ]
+
+
+async def test_the_token_is_compared_before_a_large_dead_letter_is_copied() -> None:
+    def replies(batch: Sequence[Command]) -> list[Any]:
+        if batch[0][0] == b"HGET":
+            assert batch == [(b"HGET", OURS.key, b"token")]
+            return [OURS.token]
+        return [b"9-0", 1, b"9-1"]
+
+    rig = Rig(replies)
+    large = rig.give_up_large(1)
+    [small] = rig.give_up(2)
+    other = rig.give_up_large(3, shard=B)
+    assert await rig.writer.round()
+    assert [command[0] for command in rig.sent] == [b"HGET", b"XADD", b"EVAL", b"XADD"]
+    assert state_of(large) is state_of(other) is State.TO_ACK
+    assert state_of(small) is State.DONE
+
+
+async def test_a_large_dead_letter_is_not_copied_under_another_token() -> None:
+    def replies(batch: Sequence[Command]) -> list[Any]:
+        return [FENCED.token] if batch[0][0] == b"HGET" else [FENCED]
+
+    rig = Rig(replies)
+    large = rig.give_up_large(1)
+    [small] = rig.give_up(2)
+    assert not await rig.writer.round()
+    assert [command[0] for command in rig.sent] == [b"HGET", b"EVAL"]
+    assert rig.fenced == [(raw(1), FENCED), (raw(2), FENCED)]
+    assert state_of(large) is state_of(small) is State.LOST
+    assert (rig.ledger.flow.held, rig.ledger.acks.dead_lettering) == (0, 0)
+
+
+async def test_a_large_dead_letter_waits_while_the_token_is_not_known() -> None:
+    lost = ConnectionLost("here", "it ended")
+    answers: list[Any] = [lost, [None]]
+
+    def replies(_: Sequence[Command]) -> list[Any]:
+        answer = answers.pop(0) if answers else []
+        if answer is lost:
+            raise lost
+        return list(answer)
+
+    rig = Rig(replies)
+    entry = rig.give_up_large(1)
+    with pytest.raises(ConnectionLost):
+        await rig.writer.round()
+    assert state_of(entry) is State.TO_DEAD_LETTER
+    await rig.writer.round()
+    assert rig.fenced == [(raw(1), Fenced(b""))]  # the shard is free
+    assert not rig.writer._unanswered

@@ -23,8 +23,8 @@ from penstock._core.protocol.transactions import Applied
 from penstock._tasks.fencing import Fencing
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.transactions import Applier
-from penstock.errors import ConnectionLost
-from penstock.message import Receipt
+from penstock.errors import ConnectionLost, TransactionFailed
+from penstock.message import Receipt, Shard
 from penstock.transaction import Transaction
 from support.ledger import A, SpyLedger, raw, state_of
 from support.scripted import ScriptedConnection
@@ -50,6 +50,7 @@ class Rig:
         self.connection = ScriptedConnection(self._reply)
         self.owner = owner
         self.fenced: list[tuple[bytes, Fenced]] = []
+        self.gone: list[Shard] = []
         self.applier = Applier(
             self.connection.for_commands,
             self.ledger,
@@ -59,6 +60,7 @@ class Rig:
             drop=False,
             reject=lambda *_: None,
             on_event=lambda _: None,
+            on_gone=self.gone.append,
             fencing=Fencing(lambda _: self.owner, on_fenced or self._note),
         )
 
@@ -109,7 +111,7 @@ async def test_the_script_is_sent_whole_where_the_server_has_only_the_other_one(
     None
 ):
     rig = Rig(ErrorReply("NOSCRIPT No matching script."), APPLIED)
-    rig.applier._script_loaded = True
+    rig.applier._script._loaded = True
     tx = await rig.transact()
     assert tx.applied is True
     assert [command[:2] for command in rig.sent] == [
@@ -186,3 +188,11 @@ async def test_a_shard_that_is_lost_by_the_report_changes_nothing_of_the_answer(
     tx = await rig.transact()
     assert tx.applied is (None if repeated else False)
     assert rig.ledger.counters.lost == 1
+
+
+async def test_a_group_that_does_not_exist_is_reported() -> None:
+    """The reader may be waiting for this very handler."""
+    rig = Rig(ErrorReply("NOGROUP No such key or consumer group"))
+    with pytest.raises(TransactionFailed):
+        await rig.transact()
+    assert rig.gone == [rig.entry.shard]

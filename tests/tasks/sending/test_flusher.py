@@ -14,6 +14,7 @@ from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.outcomes import Ticket
+from penstock._tasks.sending.send_meter import SendMeter
 from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.events import log_event
@@ -28,6 +29,7 @@ class Queue:
         self.accumulator = accumulator
         self.queued = AutoResetEvent()
         self.shard_checks = ShardChecks(log_event)
+        self.meter = SendMeter()
 
     def refused(self, stream: str) -> None: ...
     def on_settled(self) -> None: ...

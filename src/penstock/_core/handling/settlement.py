@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import copy
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from penstock._core.ledger.entry import SIZED_ABOVE, Entry
 from penstock._core.ledger.failure_policy import (
@@ -31,7 +31,7 @@ from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import Message, Receipt
 from penstock.transaction import Transaction
 
-__all__ = ["FailureOutcomes", "Settler", "Transactions", "check_open"]
+__all__ = ["FailureOutcomes", "Identity", "Settler", "Transactions", "check_open"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,29 @@ class FailureOutcomes(Protocol):
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None: ...
     def undecodable(self, entry: Entry, error: DecodeError) -> None: ...
     def lease_left(self, entry: Entry) -> float: ...
+    def watch(self, entry: Entry, tell: Callable[..., None]) -> None: ...
+
+
+class Identity(NamedTuple):
+    """Which consumer receives messages, and from where, for traces.
+
+    Attributes:
+        group: The group; empty in REALTIME.
+        consumer: The consumer's name; empty in REALTIME.
+        host: The server's host, or the path of its socket.
+        port: The server's port; 0 for a socket.
+    """
+
+    group: str
+    consumer: str
+    host: str
+    port: int
+
+
+class Batches(Protocol):
+    """Moves batches of messages elsewhere."""
+
+    def relay(self, items: Sequence[tuple[Any, Any]], push: Any) -> Awaitable[Any]: ...
 
 
 class Transactions(Protocol):
@@ -88,6 +111,11 @@ class Settler(Decoder[T]):
         on_loop_thread: Returns whether the running thread is the consumer's.
         transactions: Begins transactions; None if messages can't be acknowledged.
         field: The name of the payload's field.
+        batches: Moves batches elsewhere; None if messages can't be acknowledged.
+        identity: Which consumer it is; None in tests without a server.
+
+    Attributes:
+        identity: Which consumer it is.
     """
 
     __slots__ = (
@@ -98,6 +126,8 @@ class Settler(Decoder[T]):
         "_transactions",
         "_unmeasured_size",
         "_why_no_ack",
+        "batches",
+        "identity",
     )
 
     def __init__(
@@ -111,6 +141,8 @@ class Settler(Decoder[T]):
         on_loop_thread: Callable[[], bool],
         transactions: Transactions | None = None,
         field: bytes = PAYLOAD,
+        batches: Batches | None = None,
+        identity: Identity | None = None,
     ) -> None:
         super().__init__(codec, field)
         self._max_message_bytes = max_message_bytes
@@ -123,8 +155,10 @@ class Settler(Decoder[T]):
         self._ledger = ledger
         self._refusals = refusals
         self._why_no_ack = why_no_ack
+        self.identity = identity
         self._on_loop_thread = on_loop_thread
         self._transactions = transactions
+        self.batches = batches
 
     def open(self, entry: Entry) -> Message[T] | None:
         """Return a message for a taken entry, or None if the entry can't be decoded.
@@ -288,3 +322,7 @@ class Settler(Decoder[T]):
     def lease_left(self, entry: Entry) -> float:
         """Return the seconds until other consumers may claim an entry."""
         return self._refusals.lease_left(entry)
+
+    def watch(self, entry: Entry, tell: Callable[..., None]) -> None:
+        """Have a function told what becomes of an entry whose handler has ended."""
+        self._refusals.watch(entry, tell)

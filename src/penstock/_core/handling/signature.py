@@ -15,6 +15,7 @@ from penstock.message import Message
 __all__ = [
     "UNSPECIFIED",
     "HandlerArgument",
+    "annotations_of",
     "argument_of",
     "check_handler",
     "is_async",
@@ -68,18 +69,22 @@ def is_async(handler: Callable[..., object]) -> bool:
 
 
 def argument_of(
-    handler: Callable[..., object], *, batch: bool = False
+    handler: Callable[..., object],
+    *,
+    batch: bool = False,
+    filled: Collection[str] = (),
 ) -> HandlerArgument:
     """Return the argument that a handler takes.
 
     Args:
         handler: The handler.
         batch: Whether the handler is called with lists.
+        filled: The names of further parameters that are filled by others.
 
     Raises:
         ConfigurationError: It can't be a handler; the text says what to write instead.
     """
-    parameter = _only_parameter(handler, _WRITE_BATCH if batch else _WRITE)
+    parameter = _only_parameter(handler, _WRITE_BATCH if batch else _WRITE, filled)
     if parameter.annotation is parameter.empty:
         names = _MESSAGES if batch else _MESSAGE
         return HandlerArgument(UNSPECIFIED, parameter.name in names, batch)
@@ -138,22 +143,63 @@ def _check_kind(handler: Callable[..., object], write: str) -> None:
             )
 
 
-def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Parameter:
-    _check_kind(handler, write)
+def annotations_of(handler: Callable[..., object]) -> dict[str, Any]:
+    """Return the types of the parameters, by their names and in their order.
+
+    The type is `UNSPECIFIED` for those without an annotation, for those that can't be
+    passed by name, and where an annotation means nothing and there is a default.
+
+    Args:
+        handler: The handler.
+
+    Raises:
+        ConfigurationError: An annotation can't be resolved, or it is no handler.
+    """
+    _check_kind(handler, _WRITE)
+    return {
+        parameter.name: _annotation_of(handler, parameter)
+        for parameter in _parameters(handler, _WRITE)
+    }
+
+
+def _annotation_of(handler: Callable[..., object], parameter: inspect.Parameter) -> Any:
+    by_name = parameter.kind in (_EITHER, parameter.KEYWORD_ONLY)
+    if not by_name or parameter.annotation is parameter.empty:
+        return UNSPECIFIED
     try:
-        parameters = inspect.signature(handler).parameters.values()
+        return _resolved(handler, parameter)
+    except ConfigurationError:
+        if parameter.default is parameter.empty:
+            raise
+        return UNSPECIFIED
+
+
+def _parameters(
+    handler: Callable[..., object], write: str
+) -> Sequence[inspect.Parameter]:
+    try:
+        return tuple(inspect.signature(handler).parameters.values())
     except (TypeError, ValueError):
         raise ConfigurationError(
             f"its parameters can't be inspected; wrap it in a function: {write}"
         ) from None
+
+
+def _only_parameter(
+    handler: Callable[..., object], write: str, filled: Collection[str]
+) -> inspect.Parameter:
+    """Return the first parameter; all others are filled, or have defaults."""
+    _check_kind(handler, write)
+    parameters = _parameters(handler, write)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
-    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if not positional:
         raise ConfigurationError(f"it takes no message; {write}")
-    if named or any(p.default is p.empty for p in positional[1:]):
-        raise ConfigurationError(
-            f"it needs more than one argument, but is called with one; {write}"
-        )
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in (*positional[1:], *named):
+        if parameter.default is parameter.empty and parameter.name not in filled:
+            raise ConfigurationError(
+                f"it needs more than one argument, but is called with one; {write}"
+            )
     return positional[0]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.entry import (
     SIZED_ABOVE,
     Entry,
@@ -47,7 +46,6 @@ class Deliveries:
 
     Args:
         shards: The states of the shards.
-        counters: Where deliveries are counted.
         ready_queue: Gets the entries.
         flow: What is held.
         acks: Gets ids that are to be acknowledged unseen.
@@ -58,12 +56,10 @@ class Deliveries:
 
     __slots__ = (
         "_acks",
-        "_counters",
         "_deleted",
         "_flow",
         "_limits",
         "_probe_after",
-        "_queue",
         "_ready_queue",
         "_removals",
         "_shards",
@@ -74,7 +70,6 @@ class Deliveries:
     def __init__(
         self,
         shards: ShardStates,
-        counters: Counters,
         *,
         ready_queue: ReadyQueue,
         flow: FlowControl,
@@ -84,9 +79,7 @@ class Deliveries:
         signals: LedgerSignals,
     ) -> None:
         self._shards = shards
-        self._counters = counters
         self._ready_queue = ready_queue
-        self._queue = ready_queue.ready
         self._flow = flow
         self._acks = acks
         self._removals = removals
@@ -132,7 +125,8 @@ class Deliveries:
         if now - self._unsettled_removed_at > self._limits.lease / 3:
             self._unsettled_removed_at = now
             self._shards.forget_unsettled(now - self._limits.lease)
-        known, queue, ready_queue = state.entries, self._queue, self._ready_queue
+        known, ready_queue = state.entries, self._ready_queue
+        queue = ready_queue.queue_of(state)
         unordered, running = ready_queue.order is _NO_ORDER, state.still_running
         each = size // len(entries) if entries else 0
         large = size > SIZED_ABOVE
@@ -158,7 +152,7 @@ class Deliveries:
                 queue.append(entry)
             else:
                 ready_queue.add(entry)
-        return self._recorded(number, sizes if large else number * each)
+        return self._recorded(state, number, sizes if large else number * each)
 
     def recovered(
         self,
@@ -205,7 +199,7 @@ class Deliveries:
             if entry is not None:
                 number += 1
                 size += entry.size
-        return self._recorded(number, size)
+        return self._recorded(state, number, size)
 
     def _recover(
         self,
@@ -221,7 +215,7 @@ class Deliveries:
         if most is not None and starts >= most:
             entry = Entry(state, id_, fields, size, starts, now, UNSETTLED)
             state.entries[id_] = entry
-            self._counters.received += 1
+            state.counters.received += 1
             self._signals.on_exhausted(entry)
             return None
         # If a handler here runs an earlier delivery of it, it has killed nobody.
@@ -265,7 +259,7 @@ class Deliveries:
         return list(found.items())
 
     def _count_deleted(self, state: ShardState, id_: bytes) -> None:
-        self._counters.deleted += 1
+        state.counters.deleted += 1
         self._deleted.setdefault(state.shard, []).append(id_)
 
     def release_deferred(self, entry: Entry) -> None:
@@ -276,13 +270,13 @@ class Deliveries:
         del state.still_running[entry.id]
         waiting = state.deferred.pop(entry.id, None)
         if waiting is not None:
-            self._queue.append(waiting)
+            self._ready_queue.queue_of(waiting.shard_state).append(waiting)
             self._signals.on_ready()
 
-    def _recorded(self, number: int, size: int) -> int:
+    def _recorded(self, state: ShardState, number: int, size: int) -> int:
         if number:
             self._flow.filled(number, size)
-            self._counters.received += number
+            state.counters.received += number
         return number
 
     def _queue_untracked(
@@ -300,11 +294,11 @@ class Deliveries:
             made = [Entry(state, id_, words, each, 1, now) for id_, words in entries]
             size = each * len(made)
         if self._ready_queue.order is _NO_ORDER:
-            self._queue.extend(made)
+            self._ready_queue.queue_of(state).extend(made)
         else:
             for entry in made:
                 self._ready_queue.add(entry)
-        return self._recorded(len(made), size)
+        return self._recorded(state, len(made), size)
 
     def _is_replaced(self, entry: Entry, *, claimed: bool, rewound: bool) -> bool:
         """Return whether another delivery of an entry replaces it."""

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.failure_policy import Disposition
 from penstock._core.ledger.states import (
     QUEUED,
@@ -68,6 +69,9 @@ class Entry(Struct, eq=False, gc=False):
         hangs: Whether a handler has had it for so long that it is known not to kill.
         disposition: What becomes of it when its handler has finished, if it is not
             acknowledged; for TO_DEAD_LETTER, why.
+        handler: The name of the handler that failed or refused it, where that is known.
+        began_at: When the present attempt began, by the monotonic clock, if attempts
+            are timed and its user has it; 0 otherwise.
     """
 
     shard_state: ShardState
@@ -82,6 +86,8 @@ class Entry(Struct, eq=False, gc=False):
     probe: bool = False
     hangs: bool = False
     disposition: Disposition | None = None
+    handler: str = ""
+    began_at: float = 0.0
 
     @property
     def shard(self) -> Shard:
@@ -132,6 +138,7 @@ class ShardState:
             shard is not owned.
         token: The token of that ownership; empty if the shard is not owned.
         owned_until: When the lease of the shard ends, if it is owned.
+        counters: What has happened to the entries of the shard's stream.
     """
 
     shard: Shard
@@ -151,6 +158,7 @@ class ShardState:
     epoch: int = 0
     token: bytes = b""
     owned_until: float = inf
+    counters: Counters = field(default_factory=Counters)
 
     def awaits_any(self, deleted: Collection[bytes]) -> bool:
         """Return whether the server has not confirmed all of these deleted ids."""
@@ -166,13 +174,27 @@ class ShardState:
 
 
 class ShardStates(dict[bytes, ShardState]):
-    """The state of each shard, by the shard's key."""
+    """The state of each shard, by the shard's key.
+
+    Attributes:
+        counters: What has happened to the entries of each stream.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counters: dict[str, Counters] = {}
+
+    def _new(self, shard: Shard, epoch: int = 0, token: bytes = b"") -> ShardState:
+        counters = self.counters.setdefault(shard.stream, Counters())
+        state = ShardState(shard, epoch=epoch, token=token, counters=counters)
+        self[shard.key] = state
+        return state
 
     def of(self, shard: Shard) -> ShardState:
         """Return a shard's state; create it if there is none."""
         state = self.get(shard.key)
         if state is None:
-            state = self[shard.key] = ShardState(shard)
+            state = self._new(shard)
         return state
 
     def ids(self, shard: Shard) -> Collection[bytes]:
@@ -211,12 +233,12 @@ class ShardStates(dict[bytes, ShardState]):
         """Begin a new state for a shard; return the old one."""
         old = self.of(shard)
         old.replaced = True
-        self[shard.key] = ShardState(shard, epoch=old.epoch, token=old.token)
+        self._new(shard, old.epoch, old.token)
         return old
 
     def own(self, shard: Shard, epoch: int, token: bytes) -> None:
         """Begin the state of an ownership; the former one has no entries."""
-        self[shard.key] = ShardState(shard, epoch=epoch, token=token)
+        self._new(shard, epoch, token)
 
     def forget_unsettled(self, end: float) -> None:
         """Remove unsettled entries whose lease is over: it began at `end` or before."""

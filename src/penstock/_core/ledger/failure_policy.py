@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -10,6 +10,7 @@ from penstock.retries import DeadLetters, Retry
 
 __all__ = [
     "NACKED",
+    "Cause",
     "DeadLettered",
     "Disposition",
     "Dropped",
@@ -22,6 +23,12 @@ __all__ = [
 
 NACKED: Final = "nacked"
 """The reason of a failure that the handler has asked for, by `nack`."""
+
+
+Cause: TypeAlias = Literal["attempts", "rejected", "undecodable", "poison"]
+"""Why an entry is given up: after its last attempt, or because it may not be retried;
+rejected by its handler; not of the payload's type; redelivered after its last attempt.
+"""
 
 
 class RetryAt(Struct, frozen=True):
@@ -44,12 +51,14 @@ class DeadLettered(Struct, frozen=True):
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
         started: Whether a handler was started at the present attempt.
+        cause: Why, as one of a few.
     """
 
     reason: str
     error: str = ""
     traceback: str = ""
     started: bool = True
+    cause: Cause = "attempts"
 
 
 class Dropped(Struct, frozen=True):
@@ -76,6 +85,7 @@ class FailedAttempt(Struct, frozen=True):
         delay: Seconds until the next attempt, if the handler has chosen them.
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
+        cause: Why the entry is given up, if it is.
     """
 
     reason: str
@@ -83,6 +93,7 @@ class FailedAttempt(Struct, frozen=True):
     delay: float | None = None
     error: str = ""
     traceback: str = ""
+    cause: Cause = "attempts"
 
 
 def decide(
@@ -119,4 +130,6 @@ def decide(
         case DeadLetters.STOP:
             return Stopped(failure.reason)
         case _:
-            return DeadLettered(failure.reason, failure.error, failure.traceback)
+            return DeadLettered(
+                failure.reason, failure.error, failure.traceback, cause=failure.cause
+            )

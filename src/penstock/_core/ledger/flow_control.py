@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from penstock._core.ledger.counters import Counters
-from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.entry import Entry, ShardStates
 from penstock._core.ledger.pending_acks import PendingAcks
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
@@ -27,7 +26,7 @@ class FlowControl:
     Args:
         window: How much may be held.
         ready_queue: The entries that wait.
-        counters: How many entries were read.
+        shards: Count the entries that were read.
         acks: The outcomes that wait for the server.
         max_uncommitted: Outcomes that may wait before nothing more is read; None for
             no bound.
@@ -44,11 +43,11 @@ class FlowControl:
 
     __slots__ = (
         "_acks",
-        "_counters",
         "_max_uncommitted",
         "_nothing_to_claim",
         "_on_capacity",
         "_ready_queue",
+        "_shards",
         "_window",
         "held",
         "idle_workers",
@@ -63,14 +62,14 @@ class FlowControl:
         window: PrefetchWindow,
         ready_queue: ReadyQueue,
         *,
-        counters: Counters,
+        shards: ShardStates,
         acks: PendingAcks,
         max_uncommitted: int | None,
         on_capacity: Callable[[], None],
     ) -> None:
         self._window = window
         self._ready_queue = ready_queue
-        self._counters = counters
+        self._shards = shards
         self._acks = acks
         self._max_uncommitted = max_uncommitted
         self._on_capacity = on_capacity
@@ -112,7 +111,8 @@ class FlowControl:
         return budget
 
     def _take_rate(self, now: float) -> None:
-        self._window.take_rate(self._counters.received - self.held, now)
+        received = sum(each.received for each in self._shards.counters.values())
+        self._window.take_rate(received - self.held, now)
 
     def _wanted(self, batch: float) -> int:
         """Return how many entries to ask for, or 0 if that is less than a batch.
@@ -141,6 +141,11 @@ class FlowControl:
     def takeable(self) -> int:
         """Entries that a worker may take now."""
         return len(self._ready_queue.ready)
+
+    @property
+    def capacity(self) -> int:
+        """How many entries may be held in all, by their estimated size."""
+        return self._window.capacity
 
     @property
     def fits(self) -> int:

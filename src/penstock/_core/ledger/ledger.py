@@ -41,6 +41,7 @@ from penstock._core.ledger.states import (
     PUT_BACK,
     RELEASED,
     RUNNING,
+    SENT,
     TO_ACK,
     UNSETTLED,
     WITH_HANDLER,
@@ -63,7 +64,6 @@ class Ledger:
 
     Attributes:
         shards: The states of the shards.
-        counters: What has happened since the consumer opened.
         flow: How much may be read.
         acks: Outcomes that the server does not know yet.
         leases: When entries were read or renewed.
@@ -84,7 +84,6 @@ class Ledger:
         "_ready_queue",
         "acks",
         "closed",
-        "counters",
         "deliveries",
         "flow",
         "leases",
@@ -106,25 +105,21 @@ class Ledger:
         self._queue = queue.ready
         self.watchers: dict[Callable[[], None], None] = {}
         self.closed = False
-        self.counters = counters = Counters()
         self.shards = shards = ShardStates()
         self.leases = LeaseClock(
             shards, queue, limits.lease, acknowledges=limits.acknowledges
         )
-        self.acks = acks = PendingAcks(
-            shards, counters, limits.max_pending, signals.on_outcomes
-        )
+        self.acks = acks = PendingAcks(shards, limits.max_pending, signals.on_outcomes)
         self.flow = flow = FlowControl(
             window,
             queue,
-            counters=counters,
+            shards=shards,
             acks=acks,
             max_uncommitted=limits.max_uncommitted,
             on_capacity=signals.on_capacity,
         )
         self.removals = removals = Removals(
             shards,
-            counters,
             ready_queue=queue,
             flow=flow,
             acks=acks,
@@ -132,7 +127,6 @@ class Ledger:
         )
         self.deliveries = Deliveries(
             shards,
-            counters,
             ready_queue=queue,
             flow=flow,
             acks=acks,
@@ -140,7 +134,7 @@ class Ledger:
             limits=limits,
             signals=signals,
         )
-        self.retries = RetryQueue(counters, queue, flow, acks, signals.on_postponed)
+        self.retries = RetryQueue(queue, flow, acks, signals.on_postponed)
         self.work = WorkQueue(queue, flow, self.leases, window, limits)
 
     # -- handing out -------------------------------------------------------------
@@ -212,13 +206,13 @@ class Ledger:
         if entry.state in ACKED:
             return True
         if entry.state is LOST:
-            self.counters.late += 1
+            entry.shard_state.counters.late += 1
             return True
         if entry.state is RELEASED or (entry.state is UNSETTLED and self.closed):
             return False
         if entry.state is UNSETTLED and self.is_lost(entry):
             move(entry, LOSE)
-            self.counters.late += 1
+            entry.shard_state.counters.late += 1
         elif entry.state is not UNSETTLED or self._still_counts(entry):
             self.acks.settle(entry, ACK)
         return True
@@ -283,7 +277,7 @@ class Ledger:
         elif self.is_lost(entry):
             if entry.state is UNSETTLED:
                 move(entry, LOSE)
-            self.counters.late += 1
+            entry.shard_state.counters.late += 1
         elif entry.shard_state.entries.get(entry.id) is entry:
             entry.fields, entry.disposition = fields, disposition
             self.retries.apply(entry, disposition)
@@ -336,14 +330,14 @@ class Ledger:
             elif not self._acknowledges:
                 entry.fields = ()
                 entry.state = FINISHED
-                self.counters.acked += 1
+                entry.shard_state.counters.acked += 1
             else:
                 self.retries.leave(entry)
         elif entry.state is FAILED:
             assert entry.disposition is not None  # noqa: S101 - `refuse` sets both
             self.retries.apply(entry, entry.disposition)
         elif entry.state is LOST:
-            self.counters.late += ack
+            entry.shard_state.counters.late += ack
             self.deliveries.release_deferred(entry)
         if entry.lane is not None:
             self._ready_queue.free(entry)
@@ -445,7 +439,21 @@ class Ledger:
         not known any more.
         """
         entries = self.shards.of(shard).entries
-        return not entries and not self._ready_queue.has_lanes(shard.key)
+        return not entries and not self._ready_queue.lanes(shard.key)
+
+    def running_of(self, shard: Shard) -> int:
+        """Return how many handlers run for a shard of which no entry waits.
+
+        Without an order, those that have acknowledged their messages are left out.
+        """
+        entries = self.shards.of(shard).entries.values()
+        with_handler = sum(entry.state in WITH_HANDLER for entry in entries)
+        return max(with_handler, self._ready_queue.lanes(shard.key))
+
+    def unanswered_of(self, shard: Shard) -> int:
+        """Return how many outcomes of a shard were sent and have not been answered."""
+        entries = self.shards.of(shard).entries.values()
+        return sum(entry.state in SENT for entry in entries)
 
     def unfinished(self, shard: Shard, mark: EntryId, *, settled: bool) -> bool:
         """Return whether this consumer still has something to do up to an id.
@@ -466,6 +474,11 @@ class Ledger:
             for entry in state.entries.values()
             if entry.state is not UNSETTLED and (settled or entry.state is not TO_ACK)
         )
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened since the consumer opened, over all streams."""
+        return Counters.total(list(self.shards.counters.values()))
 
     def statistics(self) -> Statistics:
         """Return the counters and what is held now."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.entry import Entry, ShardState, illegal, move, move_all
+from penstock._core.ledger.failure_policy import DeadLettered
 from penstock._core.ledger.states import (
     ACK_CONFIRMED,
     ACK_UNCONFIRMED,
@@ -53,7 +53,6 @@ class PendingAcks:
 
     Args:
         shards: The states of the shards, by key.
-        counters: Where outcomes are counted.
         max_pending: Outcomes that are sent without waiting for the interval.
         on_outcomes: Called when the first one waits, and when `max_pending` wait.
 
@@ -61,33 +60,33 @@ class PendingAcks:
         uncommitted: Entries that are acknowledged and not confirmed by the server,
             pending ids of deleted entries included.
         dead_lettering: Entries that wait for their dead letter to be written.
+        observer: Called with entries whose outcome the server has confirmed; for tests.
     """
 
     __slots__ = (
-        "_counters",
         "_max_pending",
         "_on_outcomes",
         "_shards",
         "_unconfirmed",
         "dead_lettering",
+        "observer",
         "uncommitted",
     )
 
     def __init__(
         self,
         shards: Mapping[bytes, ShardState],
-        counters: Counters,
         max_pending: int,
         on_outcomes: Callable[[], None],
     ) -> None:
         self._shards = shards
-        self._counters = counters
         self._max_pending = max_pending
         self._on_outcomes = on_outcomes
         # Keys of shards whose last acknowledgement got no reply.
         self._unconfirmed: set[bytes] = set()
         self.uncommitted = 0
         self.dead_lettering = 0
+        self.observer: Callable[[Sequence[Entry]], None] | None = None
 
     @property
     def full(self) -> bool:
@@ -162,7 +161,12 @@ class PendingAcks:
             _note(state, batch.ids)
         state.deleted_in_flight.difference_update(batch.deleted_ids)
         self.uncommitted -= len(batch.entries) + len(batch.deleted_ids)
-        self._counters.acked += len(batch.entries)
+        state.counters.acked += len(batch.entries)
+        self._observe(batch.entries)
+
+    def _observe(self, entries: Sequence[Entry]) -> None:
+        if self.observer is not None:
+            self.observer(entries)
 
     def unconfirmed(self, batch: AckBatch) -> None:
         """Take a batch back: no reply came, or the reply asks to try again."""
@@ -171,7 +175,7 @@ class PendingAcks:
         if state.replaced:
             move_all(batch.entries, LOSE)
             self.uncommitted -= len(batch.entries) + len(batch.deleted_ids)
-            self._counters.lost += len(batch.entries)
+            state.counters.lost += len(batch.entries)
             return
         self._unconfirmed.add(state.shard.key)
         state.to_ack[:0] = batch.entries
@@ -185,6 +189,7 @@ class PendingAcks:
         if known.get(entry.id) is entry:  # else it has left with its lease
             del known[entry.id]
         _note(entry.shard_state, (entry.id,))
+        self._observe((entry,))
 
     # -- dead letters --------------------------------------------------------------
 
@@ -224,14 +229,17 @@ class PendingAcks:
         if state.entries.get(entry.id) is entry:
             del state.entries[entry.id]
         _note(state, (entry.id,))
-        self._counters.dead += ours
-        self._counters.lost += not ours
+        if ours:
+            _count_dead_letter(entry)
+            self._observe((entry,))
+        else:
+            state.counters.lost += 1
 
     def dead_letter_written(self, entry: Entry) -> None:
         """Have an entry acknowledged whose copy is written."""
         move(entry, DEAD_LETTER_WRITTEN)
         self.dead_lettering -= 1
-        self._counters.dead += 1
+        _count_dead_letter(entry)
         if entry.shard_state.replaced:
             move(entry, LOSE)
         else:
@@ -241,6 +249,11 @@ class PendingAcks:
         """Take an entry back: no reply came, or the reply was an error."""
         move(entry, DEAD_LETTER_UNCONFIRMED)
         entry.shard_state.to_dead_letter.append(entry)
+
+
+def _count_dead_letter(entry: Entry) -> None:
+    assert isinstance(entry.disposition, DeadLettered)  # noqa: S101 - it is why
+    entry.shard_state.counters.count_dead_letter(entry.handler, entry.disposition.cause)
 
 
 def _note(state: ShardState, ids: Collection[bytes]) -> None:

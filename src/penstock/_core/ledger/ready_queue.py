@@ -11,7 +11,8 @@ others go on, unless the order is strict. With one attempt only, the start of ea
 has to be confirmed, so all of them are held.
 
 The entries of an owned shard are held while this consumer may not start handlers of it.
-They are set aside in the same way.
+They are never among those that can be taken, so that taking one need not look at its
+shard: a member of a group knows many shards that others own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ class ReadyQueue:
     Attributes:
         ready: Entries that may be taken now.
         set_aside: Possible poison messages that are held, and entries of held shards.
-        held_shards: The keys of the shards of which no entry may be taken now.
         held: Whether no entry may be taken now whose start has to be confirmed.
         strict: Whether no entry may pass a possible poison message that is held.
         confirmed: Whether the start of each entry has to be confirmed.
@@ -47,12 +47,12 @@ class ReadyQueue:
     """
 
     __slots__ = (
+        "_held_shards",
         "_lanes",
         "_orders",
         "behind",
         "confirmed",
         "held",
-        "held_shards",
         "order",
         "ready",
         "set_aside",
@@ -64,7 +64,8 @@ class ReadyQueue:
         self.confirmed = confirmed
         self.ready: deque[Entry] = deque()
         self.set_aside: deque[Entry] = deque()
-        self.held_shards: set[bytes] = set()
+        # The keys of the shards of which no entry may be taken now.
+        self._held_shards: set[bytes] = set()
         self.held = False
         self.behind = 0
         self.order = Ordering.NONE
@@ -80,15 +81,20 @@ class ReadyQueue:
         # Where nothing may pass a possible poison message, nothing is taken.
         passable = not (self.strict or self.confirmed)
         held = entry.suspected and self.held and passable
-        if held or self.is_held(entry):
+        if held:
             self.set_aside.append(entry)
-            return True
-        return False
+        return held
 
     def is_held(self, entry: Entry) -> bool:
         """Return whether an entry is of a shard of which none may be taken now."""
-        held = self.held_shards
-        return bool(held) and entry.shard_state.shard.key in held
+        return self.queue_of(entry.shard_state) is self.set_aside
+
+    def queue_of(self, shard_state: ShardState) -> deque[Entry]:
+        """Return the queue for entries of a shard that wait for no other entry."""
+        held = self._held_shards
+        if held and shard_state.shard.key in held:
+            return self.set_aside
+        return self.ready
 
     @property
     def blocked(self) -> bool:
@@ -114,14 +120,14 @@ class ReadyQueue:
         """Add an entry behind all others of its lane."""
         if self.order is _NO_ORDER:
             entry.lane = None
-            self.ready.append(entry)
+            self.queue_of(entry.shard_state).append(entry)
             return
         key = envelope.key(entry.fields) if self.order is _BY_KEY else None
         entry.lane = lane = (entry.shard_state.shard.key, key, self._orders)
         lanes = self._lanes
         if lane not in lanes:
             lanes[lane] = None
-            self.ready.append(entry)
+            self.queue_of(entry.shard_state).append(entry)
             return
         self.behind += 1
         behind = lanes[lane]
@@ -135,7 +141,7 @@ class ReadyQueue:
         lane = entry.lane
         mine = lane is not None and lane[2] == self._orders
         if mine or self.order is _NO_ORDER:
-            self.ready.appendleft(entry)
+            self.queue_of(entry.shard_state).appendleft(entry)
         else:
             self.add(entry)
 
@@ -148,15 +154,25 @@ class ReadyQueue:
     def hold_shard(self, key: bytes, *, held: bool) -> None:
         """Hold the entries of a shard, or end that."""
         if held:
-            self.held_shards.add(key)
-        elif key in self.held_shards:
-            self.held_shards.remove(key)
+            self._held_shards.add(key)
+            left = [entry for entry in self.ready if not self.is_held(entry)]
+            self.set_aside += filter(self.is_held, self.ready)
+            self.ready.clear()
+            self.ready += left
+        elif key in self._held_shards:
+            self._held_shards.remove(key)
             self._bring_back()
 
     def _bring_back(self) -> None:
-        """Queue what was set aside; what is still held is set aside again."""
-        self.ready.extendleft(reversed(self.set_aside))
+        """Queue what was set aside, but for held shards.
+
+        What is held for another reason is set aside again when it is its turn.
+        """
+        free = [entry for entry in self.set_aside if not self.is_held(entry)]
+        held = list(filter(self.is_held, self.set_aside))
+        self.ready.extendleft(reversed(free))
         self.set_aside.clear()
+        self.set_aside += held
 
     def free(self, entry: Entry) -> None:
         """Let the next entry of a lane be taken: this one is done."""
@@ -173,7 +189,8 @@ class ReadyQueue:
     def _promote(self, lane: Lane) -> None:
         behind = self._lanes.get(lane)
         if behind:
-            self.ready.append(behind.popleft())
+            entry = behind.popleft()
+            self.queue_of(entry.shard_state).append(entry)
             self.behind -= 1
         else:
             # The lane is there, unless `reorder` was called meanwhile.
@@ -220,9 +237,9 @@ class ReadyQueue:
                 del self._lanes[lane]
         return gone
 
-    def has_lanes(self, key: bytes) -> bool:
-        """Return whether an entry of a shard waits or runs that has to be in order."""
-        return any(lane[0] == key for lane in self._lanes)
+    def lanes(self, key: bytes) -> int:
+        """Return the number of a shard's lanes in which an entry waits or runs."""
+        return sum(lane[0] == key for lane in self._lanes)
 
     def waiting(self) -> list[Entry]:
         """List all entries, in no order."""

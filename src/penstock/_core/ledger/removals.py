@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
-from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.entry import Entry, ShardState, ShardStates, move, move_all
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseRenewal
@@ -44,19 +43,17 @@ class Removals:
 
     Args:
         shards: The states of the shards.
-        counters: Where removals are counted.
         ready_queue: The entries that wait.
         flow: What is held.
         acks: The outcomes that wait for the server.
         on_ready: Called when an entry may be taken that a removed one had held up.
     """
 
-    __slots__ = ("_acks", "_counters", "_flow", "_on_ready", "_ready_queue", "_shards")
+    __slots__ = ("_acks", "_flow", "_on_ready", "_ready_queue", "_shards")
 
     def __init__(
         self,
         shards: ShardStates,
-        counters: Counters,
         *,
         ready_queue: ReadyQueue,
         flow: FlowControl,
@@ -64,7 +61,6 @@ class Removals:
         on_ready: Callable[[], None],
     ) -> None:
         self._shards = shards
-        self._counters = counters
         self._ready_queue = ready_queue
         self._flow = flow
         self._acks = acks
@@ -121,11 +117,11 @@ class Removals:
         if entry.state not in LOSE:
             return
         self.supersede(entry)
-        self._counters.lost += 1
+        entry.shard_state.counters.lost += 1
         known = entry.shard_state.entries
         if known.get(entry.id) is entry:  # else it was delivered again
             del known[entry.id]
-        # Its handler may have finished, so nothing else tells of the room.
+        # Its handler may have finished, so nothing else says that there is space.
         self._flow.wake_reader()
 
     def lose_all_but(
@@ -176,7 +172,7 @@ class Removals:
         state.entries.clear()
         state.still_running.clear()
         state.redelivered = True
-        self._counters.lost += len(lost)
+        state.counters.lost += len(lost)
         self._flow.wake_reader()
         return [entry.id for entry in lost]
 

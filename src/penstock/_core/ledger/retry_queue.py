@@ -6,7 +6,6 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.entry import Entry, move
 from penstock._core.ledger.failure_policy import (
     DeadLettered,
@@ -34,7 +33,6 @@ class RetryQueue:
     """Applies dispositions, and keeps retries until they are due.
 
     Args:
-        counters: Where outcomes are counted.
         ready_queue: Gets the retries that are due.
         flow: What is held.
         acks: Gets entries that are dropped or dead-lettered.
@@ -43,7 +41,6 @@ class RetryQueue:
 
     __slots__ = (
         "_acks",
-        "_counters",
         "_flow",
         "_numbers",
         "_on_postponed",
@@ -53,13 +50,11 @@ class RetryQueue:
 
     def __init__(
         self,
-        counters: Counters,
         ready_queue: ReadyQueue,
         flow: FlowControl,
         acks: PendingAcks,
         on_postponed: Callable[[], None],
     ) -> None:
-        self._counters = counters
         self._ready_queue = ready_queue
         self._flow = flow
         self._acks = acks
@@ -78,7 +73,7 @@ class RetryQueue:
                 self._flow.keep(entry)
                 self._acks.dead_letter(entry)
             case Dropped():
-                self._counters.dropped += 1
+                entry.shard_state.counters.dropped += 1
                 self._acks.settle(entry, DISCARD)
             case _:  # Stopped
                 self.leave(entry)
@@ -88,7 +83,7 @@ class RetryQueue:
         if entry.state is not UNSETTLED:
             move(entry, LEAVE_UNSETTLED)
         entry.fields = ()
-        self._counters.left += 1
+        entry.shard_state.counters.left += 1
 
     def _postpone(self, entry: Entry, disposition: RetryAt) -> None:
         state, lane = entry.shard_state, entry.lane
@@ -110,7 +105,7 @@ class RetryQueue:
         self._flow.keep(later)
         # Its lane waits for it.
         entry.lane = None
-        self._counters.retried += 1
+        state.counters.count_retry(entry.handler)
         heappush(self._postponed, (disposition.due, next(self._numbers), later))
         if self._postponed[0][2] is later:
             self._on_postponed()

@@ -183,6 +183,7 @@ TRANSITIONS: Final[Mapping[str, Table]] = {
 
 ACKED: Final = frozenset((TO_ACK, ACKING, DONE))
 UNCONFIRMED: Final = frozenset((TO_ACK, ACKING, TO_DEAD_LETTER, DEAD_LETTERING))
+SENT: Final = frozenset((ACKING, DEAD_LETTERING))
 WAITING: Final = frozenset((QUEUED, TO_COUNT, REDELIVERED))
 WITH_HANDLER: Final = frozenset((RUNNING, FAILED))
 LEFT: Final = frozenset((DONE, RELEASED, LOST))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+from penstock._core.ledger.counting_cost import CountingCost
 from penstock._core.ledger.entry import Entry, illegal, move
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseClock
@@ -35,9 +36,9 @@ class WorkQueue:
         limits: What bounds the ledger.
 
     Attributes:
+        counting_cost: What counting a start costs this process.
         counts_starts: Whether each start is counted before the handler begins, in this
-            turn. While a shard is held, all entries are taken that way, because it
-            looks at each of them.
+            turn.
         hold_at: When shards may have to be held, because their leases are over.
         on_hold_due: Called with the time when that has come.
     """
@@ -51,6 +52,7 @@ class WorkQueue:
         "_ready_queue",
         "_single_attempt",
         "_window",
+        "counting_cost",
         "counts_starts",
         "hold_at",
         "on_hold_due",
@@ -74,6 +76,7 @@ class WorkQueue:
         self._single_attempt = limits.single_attempt
         # Leases that began by then have ended, as of this turn.
         self._ended = -inf
+        self.counting_cost = CountingCost()
         self.counts_starts = limits.single_attempt
         self.hold_at = inf
         self.on_hold_due: Callable[[float], None] = lambda _: None
@@ -82,6 +85,10 @@ class WorkQueue:
     def length(self) -> int:
         """Entries that a worker may take now."""
         return 0 if self._ready_queue.blocked else self._flow.takeable
+
+    def untracked(self) -> list[Entry]:
+        """Return the entries that wait, if they are not acknowledged; else nothing."""
+        return [] if self._acknowledges else list(self._queue)
 
     def begin_turn(self, now: float) -> None:
         """Record the time, for all entries that are taken until the next turn.
@@ -93,16 +100,21 @@ class WorkQueue:
         if now >= self.hold_at:
             self.on_hold_due(now)
         self.counts_starts = self._acknowledges and (
-            self._single_attempt
-            or self._window.slow
-            or bool(self._ready_queue.held_shards)
+            self._single_attempt or self._is_slow(now)
+        )
+
+    def _is_slow(self, now: float) -> bool:
+        """Return whether some more commands for each message don't matter."""
+        rate = self._window.rate
+        return self._window.slow and (
+            rate is None or self.counting_cost.is_affordable(rate, now)
         )
 
     def hold_shard(self, key: bytes, *, held: bool) -> None:
         """Let no entry of a shard be taken, or end that."""
         self._ready_queue.hold_shard(key, held=held)
-        if held:
-            self.counts_starts = self._acknowledges
+        if held and self._flow.reader_waiting:
+            self._flow.freed()
 
     def is_held(self, entry: Entry) -> bool:
         """Return whether an entry is of a shard of which none may be taken now."""

@@ -33,6 +33,14 @@ class ShardLease:
         self._began_at = now
         self.until = now + self._length
 
+    @property
+    def latest_end(self) -> float:
+        """When it ends at the latest on the server, if nothing more is sent.
+
+        A KEEP whose reply was lost may have begun it anew.
+        """
+        return self._asked_at + self._length
+
     def due_at(self) -> float:
         """Return when to send KEEP next; never while one is unanswered."""
         if self._waiting:

@@ -95,6 +95,17 @@ class ShardSteps:
         return self._lease.until
 
     @property
+    def taken_until(self) -> float:
+        """Until when the shard may stay this member's, if nothing more is sent.
+
+        It is in the past if the server has certainly no lease of this member.
+        """
+        if self.state is ShardState.TAKING:
+            return self._requests.asked_at + self._length
+        may_be_taken = self.state in OWNED or self.state is ShardState.FREEING
+        return self._lease.latest_end if may_be_taken else float("-inf")
+
+    @property
     def starts_until(self) -> float:
         """When no more handlers may start; infinite if none may start now."""
         live = self.state is ShardState.LIVE

@@ -16,7 +16,9 @@ Command: TypeAlias = tuple[Word, ...]
 
 
 # Commands whose second word belongs to the name.
-_CONTAINERS: Final = frozenset((b"CLIENT", b"COMMAND", b"PUBSUB", b"XGROUP", b"XINFO"))
+_CONTAINERS: Final = frozenset(
+    (b"ACL", b"CLIENT", b"COMMAND", b"MEMORY", b"PUBSUB", b"XGROUP", b"XINFO")
+)
 
 
 def name_of(command: Command) -> str:
@@ -106,13 +108,13 @@ def xtrim(key: bytes, trim: Command) -> Command:
     return (b"XTRIM", key, *trim)
 
 
-def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
+def xack(key: bytes, group: Word, ids: Iterable[bytes]) -> Command:
     """Acknowledge entries; the reply is the number of them that were pending."""
     return (b"XACK", key, group, *ids)
 
 
 def xpending_page(
-    key: bytes, group: Word, consumer: str | None, after: bytes, count: int
+    key: bytes, group: Word, consumer: Word | None, after: bytes, count: int
 ) -> Command:
     """List pending entries above an id: id, owner, idle time, deliveries.
 
@@ -136,19 +138,23 @@ def xpending_summary(key: bytes, group: Word) -> Command:
 
 def xpending_between(
     key: bytes,
-    group: str,
+    group: Word,
     consumer: Word | None,
     *,
     low: bytes,
     high: bytes,
     count: int,
+    idle: int = 0,
 ) -> Command:
     """List pending entries from one id to another, both included.
 
-    They are those of a consumer, or of all consumers without one.
+    They are those of a consumer, or of all consumers without one. With `idle`, entries
+    that were delivered or claimed in the last so many milliseconds are left out. A `(`
+    before an id excludes it.
     """
     own = () if consumer is None else (consumer,)
-    return (b"XPENDING", key, group, low, high, count, *own)
+    longer = (b"IDLE", idle) if idle else ()
+    return (b"XPENDING", key, group, *longer, low, high, count, *own)
 
 
 def xautoclaim(
@@ -236,6 +242,16 @@ def set_if_missing(key: bytes, value: bytes) -> Command:
     return (b"SET", key, value, b"NX")
 
 
+def xlen(key: bytes) -> Command:
+    """Count the entries of a stream; 0 if there is no such key."""
+    return (b"XLEN", key)
+
+
+def memory_usage(key: bytes, samples: int) -> Command:
+    """Estimate the bytes of a key, by so many samples; None if it is missing."""
+    return (b"MEMORY", b"USAGE", key, b"SAMPLES", samples)
+
+
 def unlink(key: bytes) -> Command:
     """Delete a key and free it in the background, unlike DEL; the reply is 1 or 0."""
     return (b"UNLINK", key)
@@ -269,6 +285,11 @@ def counts_lag() -> Command:
 def xinfo_consumers(key: bytes, group: Word) -> Command:
     """Describe a group's consumers: name, pending, idle time."""
     return (b"XINFO", b"CONSUMERS", key, group)
+
+
+def xgroup_destroy(key: bytes, group: Word) -> Command:
+    """Delete a group with all it has pending; the reply is 0 if there was none."""
+    return (b"XGROUP", b"DESTROY", key, group)
 
 
 def xgroup_delconsumer(key: bytes, group: str, consumer: Word) -> Command:

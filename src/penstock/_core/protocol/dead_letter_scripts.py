@@ -32,7 +32,8 @@ if not gone and #pending == 0 then return 0 end
 local copy = redis.call('XADD', KEYS[2], unpack(ARGV, 4))
 if gone then return copy end
 local acked = redis.pcall('XACK', KEYS[1], group, id)
-return type(acked) == 'number' and acked or copy
+if type(acked) ~= 'number' then return copy end
+return {acked, copy}
 """
 SEND_DEAD_LETTER: Final = _LOOK_AT_OURS + _COPY_AND_ACK
 SEND_OWNED_DEAD_LETTER: Final = fencing.fenced(_LOOK_AT_ALL + _COPY_AND_ACK)
@@ -54,7 +55,8 @@ def send_dead_letter(
     In a shard that is owned, everything that is pending is the owner's, under whatever
     name he has read it. So the entry need not be pending for this consumer then.
 
-    The reply is 0 if the entry is not pending for this consumer. It is the copy's id if
+    The reply is 0 if the entry is not pending for this consumer, and otherwise the
+    number of entries acknowledged, and the copy's id. It is the copy's id alone if
     the copy was written, but the acknowledgement was refused or the group is gone.
     Without its group the entry is in no pending list, and waiting for the group could
     last for ever, while entries that are given up take up the read budget. This is a

@@ -41,7 +41,7 @@ _OF_GROUP: Final = (
     b"lag",
     b"entries-read",
 )
-_OF_CONSUMER: Final = (b"name", b"pending", b"idle")
+_OF_CONSUMER: Final = (b"name", b"pending", b"idle", b"inactive")
 
 
 class _StreamFacts(NamedTuple):
@@ -83,7 +83,12 @@ def _stream(command: Command, reply: Any) -> StreamInfo:
         entry_id_or_none(facts.deleted),
         None if newest is None else entry_id(newest[0]),
         facts.added,
+        sum(map(len, (*_fields_of(first), *_fields_of(newest)))),
     )
+
+
+def _fields_of(entry: tuple[bytes, _Fields] | None) -> _Fields:
+    return [] if entry is None else entry[1]
 
 
 def scripted_stream(command: Command, reply: Any) -> StreamInfo:
@@ -107,7 +112,9 @@ def _group(command: Command, reply: Any) -> GroupInfo:
 
 def _consumer(command: Command, reply: Any) -> ConsumerInfo:
     info: ConsumerInfo = _consumer_typed(command, _facts(reply, _OF_CONSUMER))
-    return info
+    # -1: it never was given anything.
+    never = info.inactive is not None and info.inactive < 0
+    return info._replace(inactive=None) if never else info
 
 
 def described(command: Command, reply: Any) -> Any:

@@ -23,6 +23,7 @@ from penstock._core.protocol.commands import Command, Word
 __all__ = [
     "ASSIGN",
     "BEAT",
+    "FORGET",
     "FREE",
     "GUARD",
     "KEEP",
@@ -30,6 +31,7 @@ __all__ = [
     "TAKE",
     "assign",
     "beat",
+    "forget",
     "free",
     "guard",
     "guard_token",
@@ -241,6 +243,16 @@ redis.call('HDEL', KEYS[1], 'token', 'owner', 'until')
 return {1, is}
 """
 
+FORGET: Final = (
+    _NOW
+    + b"""
+local is = redis.call('HMGET', KEYS[1], 'token', 'until')
+if is[1] and tonumber(is[2] or 0) > now then return 0 end
+redis.call('UNLINK', KEYS[1])
+return 1
+"""
+)
+
 GUARD: Final = (
     _CLAIM
     + b"""
@@ -315,6 +327,14 @@ def keep(owner: bytes, token: bytes, *, lease: int) -> Command:
 def free(owner: bytes, token: bytes) -> Command:
     """Give up a shard, if the token is this."""
     return (b"EVAL", FREE, 1, owner, token)
+
+
+def forget(owner: bytes) -> Command:
+    """Delete the hash of a shard, unless it has an owner whose lease runs.
+
+    The reply is 1 if there is no hash any more, and 0 if there is an owner.
+    """
+    return (b"EVAL", FORGET, 1, owner)
 
 
 def guard(

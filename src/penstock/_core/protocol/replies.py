@@ -255,11 +255,14 @@ class ConsumerInfo(NamedTuple):
         name: The consumer's name.
         pending: Entries that were delivered to the consumer and are not acknowledged.
         idle: Milliseconds since the consumer's last request.
+        inactive: Milliseconds since it was last given or acknowledged anything; None if
+            it never was, or if the server does not report it, before Redis 7.2.
     """
 
     name: bytes
     pending: int
     idle: int
+    inactive: int | None = None
 
 
 class GroupInfo(NamedTuple):
@@ -294,6 +297,8 @@ class StreamInfo(NamedTuple):
             does not report it, before Redis 7.
         newest: The highest id in the stream; None for an empty stream.
         added: The number of entries that were ever added; None before Redis 7.
+        size: The bytes that the fields of the first and the last entry took in the
+            reply; 0 if they were not in it.
     """
 
     length: int
@@ -302,6 +307,7 @@ class StreamInfo(NamedTuple):
     deleted: EntryId | None
     newest: EntryId | None = None
     added: int | None = None
+    size: int = 0
 
     def count_above(
         self, delivered: EntryId, reported: int | None, *, trusted: bool = False

@@ -23,6 +23,7 @@ from penstock._core.protocol import (
     ownership_check,
     ownership_replies,
     ownership_scripts,
+    relay_script,
     scripts,
     sending_scripts,
     transaction_script,
@@ -42,6 +43,7 @@ from penstock._core.protocol.replies import (
     ProtocolError,
 )
 from penstock._core.protocol.reply_types import ReplyParser, check_ids, pairs, typed
+from penstock.events import printable
 
 __all__ = ["parse"]
 
@@ -114,7 +116,9 @@ _infos_typed: Final = typed(list[list[Any] | None])
 _time_typed: Final = typed(tuple[bytes, bytes])
 _pair_typed: Final = typed(tuple[bytes, bytes] | None)
 _PORTS: Final = 65536
+_LONGEST_VERSION: Final = 40  # characters
 _counts_typed: Final = typed(list[int])
+_number_or_none: Final = typed(int | None)
 
 
 def _one_id(_: Command, reply: Any) -> bytes:
@@ -129,11 +133,13 @@ def _added(_: Command, reply: Any) -> bytes:
     return cast("bytes", reply)
 
 
-def _greeting(_: Command, reply: Any) -> int:
-    """Parse the reply of HELLO and return the version of RESP, which is 3."""
+def _greeting(_: Command, reply: Any) -> str:
+    """Parse the reply of HELLO 3 and return the server's version; empty without one."""
     match reply:
+        case {b"proto": 3, b"version": bytes(version)}:
+            return printable(version, _LONGEST_VERSION)
         case {b"proto": 3}:
-            return 3
+            return ""
     raise ProtocolError
 
 
@@ -157,8 +163,8 @@ def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
 
 
 def _grouped(command: Command, reply: Any) -> int | bytes:
-    """Parse the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
-    parser = _number if command[1] == b"DELCONSUMER" else _word
+    """Parse the reply of XGROUP: what deletes something returns a number."""
+    parser = _number if command[1] in {b"DELCONSUMER", b"DESTROY"} else _word
     return cast("int | bytes", parser(command, reply))
 
 
@@ -191,7 +197,13 @@ def _listeners(command: Command, reply: Any) -> list[int]:
 # -- scripts -----------------------------------------------------------------------
 
 
-def _dead_lettered(command: Command, reply: Any) -> int | bytes:
+_acked_copy: Final = typed(tuple[int, bytes])
+
+
+def _dead_lettered(command: Command, reply: Any) -> int | bytes | tuple[int, bytes]:
+    if type(reply) is list:
+        acked, copy = _acked_copy(command, reply)
+        return acked, _added(command, copy)
     parser = _number if type(reply) is int else _added
     return cast("int | bytes", parser(command, reply))
 
@@ -215,6 +227,11 @@ def _applied(_: Command, reply: Any) -> transactions.Applied:
     return transactions.read(reply)
 
 
+def _relayed(_: Command, reply: Any) -> relay_script.Relayed:
+    return relay_script.read(reply)
+
+
+_owned_relayed: Final = ownership_replies.or_fenced(_relayed)
 _owned_dead_lettered: Final = ownership_replies.or_fenced(_dead_lettered)
 _owned_applied: Final = ownership_replies.or_fenced(_applied)
 _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
@@ -237,7 +254,12 @@ _BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     ownership_scripts.TAKE: ownership_replies.read_taken,
     ownership_scripts.KEEP: ownership_replies.read_kept,
     ownership_scripts.FREE: ownership_replies.read_kept,
+    ownership_scripts.FORGET: _number,
     ownership_scripts.GUARD: ownership_replies.read_guarded,
+    relay_script.SCRIPT: _relayed,
+    relay_script.SCRIPT_SHA: _relayed,
+    relay_script.OWNED_SCRIPT: _owned_relayed,
+    relay_script.OWNED_SCRIPT_SHA: _owned_relayed,
     transaction_script.SCRIPT: _applied,
     transaction_script.SCRIPT_SHA: _applied,
     transaction_script.OWNED_SCRIPT: _owned_applied,
@@ -270,6 +292,7 @@ def _fields(command: Command, reply: Any) -> list[bytes | None]:
 
 
 _PARSERS: Final[Mapping[Any, ReplyParser]] = {
+    b"ACL": _word,
     b"AUTH": _word,
     b"CLIENT": _client,
     b"COMMAND": _existing,
@@ -283,11 +306,16 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"HGETALL": _words,
     b"HMGET": _fields,
     b"INFO": _word,
+    b"LLEN": _number,
+    b"LPUSH": _number,
+    b"MEMORY": _number_or_none,
     b"MGET": _strings,
     b"PEXPIRE": _number,
+    b"PING": _word,
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,
     b"ROLE": _role,
+    b"RPUSH": _number,
     b"SCAN": _scanned,
     b"SELECT": _word,
     b"SENTINEL": _primary,
@@ -304,6 +332,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"XDEL": _number,
     b"XGROUP": _grouped,
     b"XINFO": described,
+    b"XLEN": _number,
     b"XPENDING": pending,
     b"XRANGE": entries,
     b"XREAD": streams,

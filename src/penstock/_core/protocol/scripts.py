@@ -99,7 +99,7 @@ return redis.call('XGROUP', 'DELCONSUMER', key, group, name)
 """
 
 
-def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
+def remove_empty_consumer(key: bytes, group: Word, consumer: Word) -> Command:
     """Remove a consumer unless it has pending entries, which would be removed with it.
 
     This is a script so that no entry can be delivered to the consumer between the check
@@ -133,8 +133,8 @@ return claimed.err and claimed or own
 
 def claim_own(
     key: bytes,
-    group: str,
-    consumer: str,
+    group: Word,
+    consumer: Word,
     ids: Iterable[bytes],
     words: Sequence[Word],
 ) -> Command:

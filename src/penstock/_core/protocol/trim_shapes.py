@@ -1,4 +1,4 @@
-"""The shapes of stream ids and of what XADD and XTRIM are told of trimming."""
+"""The shapes of stream ids and of the arguments by which XADD and XTRIM trim."""
 
 from __future__ import annotations
 

@@ -60,6 +60,8 @@ class Position:
         identity: The facts by which a recreated stream is recognized.
         trimmed: Finds entries that were trimmed before the group delivered them.
         doubtful: Whether to check that the stream has not been recreated.
+        refused: Whether a command found no stream or no group, so that the shard has to
+            be examined before the next read.
     """
 
     shard: Shard
@@ -75,6 +77,7 @@ class Position:
     identity: StreamIdentity = field(default_factory=StreamIdentity)
     trimmed: TrimmedEntries = field(default_factory=TrimmedEntries)
     doubtful: bool = False
+    refused: bool = False
 
     def redelivers(self, first: bytes) -> bool:
         """Return whether a read that begins with this id redelivers entries."""

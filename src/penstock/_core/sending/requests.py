@@ -55,6 +55,8 @@ class SendRequest(Struct, Generic[K], eq=False):
         given_up: Whether the deadline passed after the message had been written.
         unanswered: Whether a write of the message was never answered, so that it may be
             stored, whatever the reply to a later write.
+        began_at: When its call began, by the monotonic clock, if it is timed and has no
+            outcome; 0 otherwise.
     """
 
     shard: Shard
@@ -65,6 +67,7 @@ class SendRequest(Struct, Generic[K], eq=False):
     durability: Durability | None = None
     given_up: bool = False
     unanswered: bool = False
+    began_at: float = 0.0
 
 
 class IdempotentRun(Struct, Generic[K], eq=False):

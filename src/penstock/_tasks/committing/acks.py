@@ -29,6 +29,9 @@ class Acks(Protocol):
             consumer's: then nothing was acknowledged, and nothing is to be sent again.
         """
 
+    def not_sent_again(self, batch: AckBatch) -> None:
+        """Record that a batch is not sent again, though some of it may be pending."""
+
 
 class PlainAcks:
     """Acknowledges entries of shards that consumers share.
@@ -54,3 +57,6 @@ class PlainAcks:
         [reply] = replies
         number: int | ErrorReply = reply
         return number
+
+    def not_sent_again(self, batch: AckBatch) -> None:
+        """Do nothing: what is pending is claimed when its lease is over."""

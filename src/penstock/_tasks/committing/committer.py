@@ -26,7 +26,7 @@ from penstock._tasks.committing.missing_acks import explained
 from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.renewal import renew
-from penstock._tasks.reporting import id_list, report_deleted
+from penstock._tasks.reporting import id_list, report_blocked, report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
@@ -233,11 +233,13 @@ class Committer(StoppableTask):
             await self._outcomes.wait()
             woken = True
         late = _clock.boottime() - due
-        if late > self._terms.renew_after:
-            facts = {"group": ascii(self._group), "seconds": round(late, 3)}
-            facts["lease"] = self._terms.seconds
-            self._on_event(Event("loop_blocked", logging.WARNING, facts))
+        report_blocked(late, self._terms.seconds, self._group, self._on_event)
         return woken
+
+    @property
+    def sends_by_itself(self) -> bool:
+        """Whether outcomes are sent without the user's asking for that."""
+        return self._interval is not None
 
     @property
     def _due(self) -> bool:
@@ -273,7 +275,7 @@ class Committer(StoppableTask):
         if refused is not None:
             await self._refused("renewal_refused", refused)
         if lost:
-            facts: dict[str, object] = {"group": ascii(self._group)}
+            facts: dict[str, object] = {"group": self._group}
             facts |= {"messages": len(lost), "ids": id_list(lost)}
             self._on_event(Event("lease_lost", logging.ERROR, facts))
 
@@ -282,7 +284,7 @@ class Committer(StoppableTask):
         late = self._ledger.counters.late
         if late > self._late_reported:
             facts = {
-                "group": ascii(self._group),
+                "group": self._group,
                 "messages": late - self._late_reported,
             }
             self._late_reported = late
@@ -343,6 +345,7 @@ class Committer(StoppableTask):
                 self._ledger.acks.unconfirmed(batch)
                 return False
             self._report("commit_dropped", batch, lost=sent, reply=reply.text)
+            self._acks.not_sent_again(batch)
         self._ledger.ack_confirmed(batch)
         return True
 
@@ -354,8 +357,9 @@ class Committer(StoppableTask):
             sent = len(batch.entries) + len(batch.deleted_ids)
             self._report("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
             self._floor_tracker.doubt(batch.shard_state.shard)
+            self._acks.not_sent_again(batch)
 
     def _report(self, name: str, batch: AckBatch, **facts: object) -> None:
-        stream = ascii(batch.shard_state.shard.stream)
-        facts = {"stream": stream, "group": ascii(self._group), **facts}
+        stream = batch.shard_state.shard.stream
+        facts = {"stream": stream, "group": self._group, **facts}
         self._on_event(Event(name, logging.WARNING, facts))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
@@ -36,6 +36,30 @@ _BATCH: Final = 100
 _UNPACK_LIMIT: Final = 7000
 
 
+class _Letter(NamedTuple):
+    """A dead letter to be written.
+
+    Attributes:
+        entry: The entry.
+        owner: What its outcome is compared with; None if the shard is shared.
+        fields: The fields of the dead letter.
+    """
+
+    entry: Entry
+    owner: Fence | None
+    fields: list[bytes]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has too many fields for a script."""
+        return len(self.fields) > _UNPACK_LIMIT
+
+    @property
+    def is_unfenced(self) -> bool:
+        """Whether its copy can't be compared with the owner's token in one step."""
+        return self.owner is not None and self.is_large
+
+
 class DeadLetterWriter:
     """Writes dead letters.
 
@@ -46,8 +70,8 @@ class DeadLetterWriter:
     second dead letter.
 
     Where the shard is owned, the script compares the owner's token first. There is no
-    other way then, except for entries with too many fields for a script: for these only
-    the acknowledgement is fenced.
+    other way then, except for entries with too many fields for a script: for these the
+    token is compared one round trip before the copy, and with the acknowledgement.
 
     Args:
         connection: The command connection.
@@ -59,6 +83,9 @@ class DeadLetterWriter:
         send_lock: Held from when dead letters are taken until their replies.
         on_event: Receives refusals, and a report of a stream that nothing bounds.
         fencing: What outcomes are compared with, where shards are owned.
+        on_written: Called with each entry that has left its shard, and the id of its
+            letter; it is empty if another consumer, or an earlier write, has written
+            the letter.
     """
 
     def __init__(
@@ -72,6 +99,7 @@ class DeadLetterWriter:
         send_lock: asyncio.Lock,
         on_event: OnEvent,
         fencing: Fencing = SHARED,
+        on_written: Callable[[Entry, bytes], None] = lambda *_: None,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
@@ -82,6 +110,7 @@ class DeadLetterWriter:
         self._send_lock = send_lock
         self._on_event = on_event
         self._fencing = fencing
+        self._on_written = on_written
         self._backoff = ReconnectBackoff()
         self._may_script = True
         # Whether this round has written copies of entries that are still pending.
@@ -116,23 +145,24 @@ class DeadLetterWriter:
         return self._copied
 
     async def _write(self, dead: Sequence[Entry]) -> None:
-        owners = [self._fencing.find(entry) for entry in dead]
-        letters = zip(dead, owners, strict=True)
+        letters = [
+            _Letter(entry, self._fencing.find(entry), self._dead_letter(entry))
+            for entry in dead
+        ]
         try:
-            answers = await self._connection.calls(
-                [self._command(entry, owner) for entry, owner in letters]
-            )
+            letters = await self._still_owned(letters)
+            answers = await self._connection.calls([*map(self._command, letters)])
         except ConnectionLost:
-            for entry in dead:
-                self._ledger.dead_letter_unconfirmed(entry)
-            sent = self._unanswered.union(dead)
+            for letter in letters:
+                self._ledger.dead_letter_unconfirmed(letter.entry)
+            sent = self._unanswered.union(letter.entry for letter in letters)
             # The other entries have been lost or released meanwhile.
             self._unanswered = {
                 entry for entry in sent if entry.state is TO_DEAD_LETTER
             }
             raise
         refused: ErrorReply | None = None
-        for entry, owner, reply in zip(dead, owners, answers, strict=True):
+        for (entry, owner, _), reply in zip(letters, answers, strict=True):
             if not isinstance(reply, ErrorReply):
                 self._done(entry, reply)
                 continue
@@ -148,36 +178,68 @@ class DeadLetterWriter:
         facts = {"messages": self._ledger.acks.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
+    async def _still_owned(self, letters: list[_Letter]) -> list[_Letter]:
+        """Return the letters without those whose copy would be a former owner's.
+
+        Only those are looked at that the script can't write. A process that stood still
+        may have lost its shard long ago.
+        """
+        asked = {letter.owner for letter in letters if letter.is_unfenced}
+        owners = [owner for owner in asked if owner is not None]
+        if not owners:
+            return letters
+        tokens = await self._connection.calls(
+            [commands.hget(owner.key, b"token") for owner in owners]
+        )
+        current = dict(zip(owners, tokens, strict=True))
+        kept: list[_Letter] = []
+        for letter in letters:
+            token = current.get(letter.owner) if letter.owner else None
+            own = letter.owner is None or token == letter.owner.token
+            if not letter.is_unfenced or own or isinstance(token, ErrorReply):
+                kept.append(letter)
+            else:
+                self._fenced(letter.entry, Fenced(token or b""))
+        return kept
+
+    def _fenced(self, entry: Entry, reply: Fenced) -> None:
+        self._unanswered.discard(entry)
+        self._ledger.fenced(entry)
+        self._fencing.on_fenced(entry, reply)
+
     def _done(self, entry: Entry, reply: Any) -> None:
         repeated = entry in self._unanswered
         self._unanswered.discard(entry)
         if isinstance(reply, Fenced):
-            self._ledger.fenced(entry)
-            self._fencing.on_fenced(entry, reply)
-        elif isinstance(reply, int):
+            self._fenced(entry, reply)
+            return
+        acked, letter = reply if isinstance(reply, tuple) else (reply, b"")
+        if isinstance(acked, int):
             # An entry that is not pending after a lost reply: most likely the command
             # of that reply has acknowledged it.
-            self._ledger.dead_letter_confirmed(entry, ours=bool(reply) or repeated)
+            self._ledger.dead_letter_confirmed(entry, ours=bool(acked) or repeated)
         else:
+            letter = acked
             self._ledger.dead_letter_written(entry)
             self._copied = True
+        self._on_written(entry, letter)
 
-    def _command(self, entry: Entry, owner: Fence | None) -> commands.Command:
-        letter, member = self._dead_letter(entry), self._member
+    def _command(self, letter: _Letter) -> commands.Command:
+        (entry, owner, fields), member = letter, self._member
         stream = self._name.replace("{stream}", entry.shard.stream)
         self._unbounded.check(stream, self._retention)
         to = stream.encode()
         trim = trim_arguments(self._retention, int(_clock.wall() * 1000))
         may_script = self._may_script or owner is not None
-        if not may_script or len(letter) > _UNPACK_LIMIT:
-            return commands.xadd(to, letter, trim=trim)
+        if not may_script or letter.is_large:
+            return commands.xadd(to, fields, trim=trim)
         return dead_letter_scripts.send_dead_letter(
             entry.shard.key,
             member.group,
             member.name,
             entry.id,
             dead=to,
-            fields=letter,
+            fields=fields,
             trim=trim,
             owner=owner,
         )

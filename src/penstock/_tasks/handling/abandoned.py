@@ -88,7 +88,7 @@ class Abandoned:
         left = [each.id for each in entries if _has_no_outcome(each)]
         if left:
             facts = {
-                "group": ascii(self._group),
+                "group": self._group,
                 "messages": len(left),
                 "ids": id_list(left),
                 "hint": _HINT,

@@ -5,13 +5,14 @@ shard is done when no entry up to its mark is left to be delivered, and no such 
 pending for any consumer of the group. While this consumer itself has entries up to the
 mark, its ledger shows that the shard is not done, and the server is not asked.
 Otherwise other consumers have the missing entries, and the server is asked once a
-second.
+second. Of shards that are owned, a consumer waits for all that it knows: others may own
+them, and each of them is owned by some member in the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import anyio
@@ -25,7 +26,7 @@ from penstock._core.reading.cursor import Position
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.wakeups import AutoResetEvent
-from penstock.errors import ConnectionLost, PenstockError
+from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.message import EntryId, Message, Shard
 
 __all__ = ["CatchUp"]
@@ -46,8 +47,12 @@ class CatchUp:
         connection: The command connection.
         ledger: The ledger of this consumer.
         cursors: The shards, and how far they have been read.
+        ownable: The shards that this consumer or others may own; empty if consumers
+            share the shards.
         member: The group; None in REALTIME.
         acknowledges: Whether messages are acknowledged.
+        replies_recorded: Waits until the replies to reads of a shard that were sent are
+            recorded.
         on_demand: Whether acknowledgements are sent only when the user asks for that.
         on_reached: Called when catching up is over, to wake those who wait for
             messages.
@@ -64,15 +69,19 @@ class CatchUp:
         cursors: SlotCursors,
         member: Membership | None,
         *,
+        ownable: Collection[Shard],
         acknowledges: bool,
+        replies_recorded: Callable[[Shard], Awaitable[None]],
         on_demand: bool,
         on_reached: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._ledger = ledger
         self._cursors = cursors
+        self._ownable = ownable
         self._member = member
         self._acknowledges = acknowledges
+        self._replies_recorded = replies_recorded
         self._on_demand = on_demand
         self._on_reached = on_reached
         self.reached = False
@@ -126,7 +135,7 @@ class CatchUp:
             CommandError: The server refuses the command for another reason.
         """
         try:
-            for shard in self._cursors.shards:
+            for shard in self._ownable or self._cursors.shards:
                 last = await self._last_id(shard)
                 if last > EntryId.MIN:
                     self._marks[shard] = last
@@ -157,7 +166,7 @@ class CatchUp:
                     if self._marks:
                         with anyio.move_on_after(_CHECK_INTERVAL):
                             await self._check_event.wait()
-        except ConnectionLost:
+        except (ConnectionLost, ClosedError):
             pass  # the consumer closes, see `begin`
         except PenstockError as error:
             self.error = error
@@ -170,16 +179,22 @@ class CatchUp:
         positions = {each.shard: each for each in self._cursors.positions}
         for shard, mark in list(self._marks.items()):
             position = positions.get(shard)
-            if position is None or position.broken is not None:
-                del self._marks[shard]  # the shard is not read any more, or can't be
+            if self._is_left_out(shard, position):
+                del self._marks[shard]
             elif self._is_busy(shard, mark):
                 self._ask_at[shard] = now
-            elif self._is_known_done(position, mark):
+            elif position is not None and self._is_known_done(position, mark):
                 del self._marks[shard]
             elif self._ask_at.get(shard, now) <= now:
                 self._ask_at[shard] = now + _CHECK_INTERVAL
                 if await self._is_done(shard, mark):
                     self._marks.pop(shard, None)
+
+    def _is_left_out(self, shard: Shard, position: Position | None) -> bool:
+        """Return whether a shard is not read any more, or can't be read."""
+        if position is None:
+            return shard not in self._ownable
+        return position.broken is not None
 
     def _is_busy(self, shard: Shard, mark: EntryId) -> bool:
         """Return whether this consumer has entries to handle up to a mark."""
@@ -198,7 +213,11 @@ class CatchUp:
         # pending at the second one.
         if not await self._is_delivered(shard, mark):
             return False
-        return not self._acknowledges or not await self._is_pending(shard, mark)
+        if self._acknowledges:
+            return not await self._is_pending(shard, mark)
+        # Entries count as delivered while this consumer's reply is on its way.
+        await self._replies_recorded(shard)
+        return not self._is_busy(shard, mark)
 
     async def _is_delivered(self, shard: Shard, mark: EntryId) -> bool:
         after = await self._delivered(shard)

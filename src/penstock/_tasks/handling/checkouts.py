@@ -25,7 +25,8 @@ from weakref import WeakKeyDictionary
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.states import UNSETTLED
+from penstock._core.ledger.states import RUNNING, UNSETTLED
+from penstock._tasks.attempt_meter import AttemptMeter
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.callers import (
     Caller,
@@ -72,6 +73,7 @@ class Checkouts(Generic[T]):
         settler: Opens entries as messages.
         abandoned: Reports messages whose callers have not come back and can't.
         ack: Whether coming back acknowledges.
+        meter: Counts and times attempts.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Checkouts(Generic[T]):
         abandoned: Abandoned,
         *,
         ack: bool,
+        meter: AttemptMeter,
     ) -> None:
+        self.meter = meter
         self.entry_queue = entry_queue
         self.ledger = ledger
         self.settler = settler
@@ -102,6 +106,7 @@ class Checkouts(Generic[T]):
         self, caller: Caller, entry: Entry, message: Message[T]
     ) -> Message[T]:
         """Record that a call returns a message; return the message for the call."""
+        self.meter.handed_out((entry,))
         if caller is asyncio.current_task(self.loop):
             held = self.by_caller.get(caller) or self._checkout_of(caller)
             held.entries.append(entry)
@@ -116,6 +121,7 @@ class Checkouts(Generic[T]):
         """Record that a call returns several messages; return them for the call."""
         if not entries:
             return messages
+        self.meter.handed_out(entries)
         if caller is asyncio.current_task(self.loop):
             self._checkout_of(caller).entries.extend(entries)
         elif (result := self._add_result(caller, entries)) is not None:
@@ -210,6 +216,7 @@ class Checkouts(Generic[T]):
                     entries += result.entries
                 else:
                     self._abandon(result.entries)
+        self.meter.came_back(entries)
         self.ledger.finish_all(entries, ack=self.ack)
 
     # -- not coming back -----------------------------------------------------------
@@ -228,19 +235,27 @@ class Checkouts(Generic[T]):
         self._abandon(held.entries)
         for result in held.results:
             self._abandon(result.entries)
+        self.meter.came_back(held.left_loops, "cancelled")
         self._abandoned.add(held.left_loops)
 
     def _abandon(self, entries: Sequence[Entry]) -> None:
+        self.meter.came_back(entries, "cancelled")
         self.ledger.finish_all(entries, ack=False)
         if self.ack:
             self._abandoned.add(entries)
 
     def abandon(self, entries: Sequence[Entry], caller: Caller) -> None:
         """Record the entries of a loop that its caller has left."""
+        # If the caller then leaves the consumer, it has processed them, see `close`.
+        settled = [
+            each for each in entries if not self.ack or each.state is not RUNNING
+        ]
+        self.meter.came_back(settled)
         self.ledger.finish_all(entries, ack=False)
         # Entries that have an outcome need not be kept until the consumer closes.
         left = [each for each in entries if self.ack and each.state is UNSETTLED]
         if left and has_ended(caller):
+            self.meter.came_back(left, "cancelled")
             self._abandoned.add(left)
         elif left:
             self._checkout_of(caller).left_loops += left
@@ -263,6 +278,7 @@ class Checkouts(Generic[T]):
                 self._leave_unsettled(held, ended=has_ended(caller))
                 continue
             self._finish_received(held, held.entries, held.results)
+            self.meter.came_back(held.left_loops)
             for entry in held.left_loops:
                 if entry.disposition is None:
                     self.ledger.ack(entry)
@@ -281,6 +297,14 @@ class Checkouts(Generic[T]):
         if ended:
             self._abandon_all(held)
             return
-        self.ledger.finish_all(held.entries, ack=False)
-        for result in held.results:
-            self.ledger.finish_all(result.entries, ack=False)
+        entries = [*held.entries, *(e for each in held.results for e in each.entries)]
+        self.meter.came_back((*entries, *held.left_loops), "cancelled")
+        self.ledger.finish_all(entries, ack=False)
+
+    def held(self) -> list[Entry]:
+        """Return the entries that are checked out now; any thread may call it."""
+        held = [entry for each in list(self.iterations) for entry in each.held]
+        for each in list(self.by_caller.values()):
+            held += each.entries
+            held += [entry for result in each.results for entry in result.entries]
+        return held

@@ -52,6 +52,8 @@ class EntryQueue:
         waiters: The callers that wait for entries.
         gate: Whether entries are handed out, and why no more come.
         guard_member: This consumer as the guard sees it.
+        polled_at: The time, by the clock of leases: when `poll` was last called, or a
+            wait for an entry has ended.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class EntryQueue:
         "check",
         "gate",
         "guard_member",
+        "polled_at",
         "waiters",
     )
 
@@ -91,6 +94,7 @@ class EntryQueue:
         if delay is not None:
             self._take = partial(_take_delayed, ledger.work, delay)
         self._turn_ends = 0.0
+        self.polled_at = 0.0
         self.waiters = Waiters(ledger)
         self.gate = Gate(self.waiters, self._shut)
         self.guard_member = GuardMember(
@@ -121,7 +125,8 @@ class EntryQueue:
 
     def poll(self) -> Entry | None:
         """Take an entry if there is one, no wait is needed and no turn is due."""
-        if _clock.boottime() >= self._turn_ends:
+        self.polled_at = at = _clock.boottime()
+        if at >= self._turn_ends:
             return None  # also when closed, paused or held by the guard
         # Straight from the ledger, because every message comes here.
         return self._take()
@@ -201,7 +206,7 @@ class EntryQueue:
 
     def _begin_turn(self) -> float:
         """Record that time may have passed; return when leases began that are over."""
-        at = _clock.boottime()
+        self.polled_at = at = _clock.boottime()
         self._ledger.work.begin_turn(at)
         return self._ledger.leases.ended(at)
 
@@ -246,7 +251,7 @@ class EntryQueue:
         if _clock.boottime() >= self._turn_ends:
             self.check()
             await asyncio.sleep(0)
-            at = _clock.boottime()
+            self.polled_at = at = _clock.boottime()
             self._ledger.work.begin_turn(at)
             # The turn stays due, so that `poll` returns None, once the queue has
             # closed, while it is paused, until leases that may be over have been
@@ -308,10 +313,16 @@ class EntryQueue:
         if self.gate.stopped or not self._ledger.work.length:
             self.gate.raise_error()
 
-    async def entry(self, goal: Goal | None = None) -> Entry | None:
+    async def entry(
+        self, goal: Goal | None = None, on_idle: Callable[[], None] | None = None
+    ) -> Entry | None:
         """Wait for the next entry; None once the queue closes, or a goal is reached.
 
         Cancelling it takes nothing.
+
+        Args:
+            goal: The goal after which no more entries are wanted.
+            on_idle: Called if there is no entry, before the wait for one.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
@@ -330,6 +341,8 @@ class EntryQueue:
                 goal.check_soon()
                 if goal.reached:
                     break
+            if on_idle is not None:
+                on_idle()
             # While the guard holds entries back, no more have to be read.
             held = not gate.shut and not self._guard.is_open(_clock.boottime())
             await self.waiters.wait(0 if held else 1, several=False)

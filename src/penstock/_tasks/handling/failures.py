@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -27,17 +27,21 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import WITH_HANDLER
+from penstock._tasks.handling.attempt_watches import AttemptWatches, OnDisposition
 from penstock._tracebacks import place_of
 from penstock.durations import seconds
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent, printable
 from penstock.retries import Backoff, DeadLetters, Retry
 
-__all__ = ["FailureHandler", "HandlerTimeout"]
+__all__ = ["FailureHandler", "HandlerTimeout", "Observer", "is_own"]
 
 # The minimum time between two reports of undecodable messages, in seconds: a stream of
 # foreign entries must not fill a log.
 _REPORT_INTERVAL: Final = 1.0
+
+
+Observer: TypeAlias = Callable[[Entry, Disposition, BaseException | None], None]
 
 
 class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
@@ -53,8 +57,14 @@ class FailureHandler:
             acknowledged, or only by time.
         dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
         at_most_once: Whether no handler may be started twice with an entry.
+        delays: Whether handlers may choose the delay of the next attempt.
         on_stop: Called with the reason why the consumer has to stop.
         on_event: Called to report each failure, and each message that was given up.
+
+    Attributes:
+        observer: Called with each entry that failed or was refused, what becomes of it,
+            and the exception, if there was one.
+        watches: Those who are told what becomes of single entries.
     """
 
     def __init__(
@@ -64,9 +74,13 @@ class FailureHandler:
         dead_letter_policy: DeadLetters | None,
         *,
         at_most_once: bool = False,
+        delays: bool = True,
         on_stop: Callable[[GaveUp], None],
         on_event: OnEvent,
     ) -> None:
+        self.observer: Observer | None = None
+        self.watches = AttemptWatches()
+        self._delays = delays
         self._ledger = ledger
         self._at_most_once = at_most_once
         self._retry = retry
@@ -88,29 +102,37 @@ class FailureHandler:
             # The entry has an outcome, or is to have none.
             self._ledger.finish(entry, ack=False)
             self._report_failure(entry, handler, error, None, type(error).__name__)
+            self.watches.decided(entry, entry.disposition, error)
             return
+        entry.handler = handler
         timed_out = isinstance(error, HandlerTimeout)
         retry = _may_retry(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
         reason = "it took too long" if timed_out else _describe(error)
-        disposition = self._decide(entry, FailedAttempt(reason, retry, error=name))
+        own = is_own(error, entry)
+        failure = FailedAttempt(
+            reason, retry, error=name, cause="undecodable" if own else "attempts"
+        )
+        disposition = self._decide(entry, failure)
         if isinstance(disposition, DeadLettered):
-            started = not _is_own(error, entry)
             disposition = replace(
-                disposition, traceback=_traceback_of(error), started=started
+                disposition, traceback=_traceback_of(error), started=not own
             )
         earlier = entry.disposition
         self._report_failure(entry, handler, error, earlier or disposition, name)
+        self._observe(entry, earlier or disposition, error)
         self._ledger.fail(entry, disposition)
         if earlier is None:
             self._give_up(entry, disposition, name, error)
 
     def exited(self, entry: Entry) -> None:
         """Finish an entry whose handler ends more than itself, without an outcome."""
+        self.watches.decided(entry, None, None)
         self._ledger.finish(entry, ack=False)
 
     def interrupted(self, entry: Entry) -> None:
         """Put back an entry whose handler Penstock cancelled: that is no attempt."""
+        self.watches.decided(entry, None, None)
         if self._at_most_once:
             self._ledger.finish(entry, ack=False)
         else:
@@ -123,12 +145,13 @@ class FailureHandler:
             ConfigurationError: The delay is not valid.
         """
         if delay is not None:
-            delay = seconds(delay, "nack(delay)")
+            chosen = seconds(delay, "nack(delay)")
+            delay = chosen if self._delays else 0.0
         self._refuse(entry, fields, FailedAttempt(NACKED, retry=True, delay=delay))
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         """Give an entry up."""
-        failure = FailedAttempt(reason, retry=False, error="rejected")
+        failure = FailedAttempt(reason, retry=False, error="rejected", cause="rejected")
         self._refuse(entry, fields, failure)
 
     def exhausted(self, entry: Entry) -> None:
@@ -137,25 +160,33 @@ class FailureHandler:
             "during its last attempt the process ended or was stopped, or the message "
             "got no outcome"
         )
-        self._refuse(entry, entry.fields, FailedAttempt(reason, retry=False))
+        failure = FailedAttempt(reason, retry=False, cause="poison")
+        self._refuse(entry, entry.fields, failure)
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         """Finish an entry that was taken and can't be decoded."""
-        self._ledger.counters.undecodable += 1
+        entry.shard_state.counters.undecodable += 1
         if self._retry is None:
             self._ledger.finish(entry, ack=False)
             self._report_undecodable(entry, error)
             return
-        failure = FailedAttempt(error.reason, retry=False, error="DecodeError")
+        failure = FailedAttempt(
+            error.reason, retry=False, error="DecodeError", cause="undecodable"
+        )
         disposition = self._decide(entry, failure)
         if isinstance(disposition, DeadLettered):
             disposition = replace(disposition, started=False)
+        self._observe(entry, disposition, error)
         self._ledger.fail(entry, disposition)
         self._give_up(entry, disposition, f"DecodeError: {error.reason}", error)
 
     def lease_left(self, entry: Entry) -> float:
         """Return the seconds until other consumers may claim an entry."""
         return self._ledger.leases.left(entry, _clock.boottime())
+
+    def watch(self, entry: Entry, tell: OnDisposition) -> None:
+        """Have a function told what becomes of an entry; see `AttemptWatches`."""
+        self.watches.watch(entry, tell)
 
     def _refuse(
         self, entry: Entry, fields: Sequence[bytes], failure: FailedAttempt
@@ -164,7 +195,15 @@ class FailureHandler:
         self._ledger.refuse(entry, disposition, fields)
         # Otherwise it came too late: this delivery of the entry no longer counts.
         if entry.disposition is disposition:
+            self._observe(entry, disposition, None)
             self._give_up(entry, disposition, failure.error or failure.reason, None)
+
+    def _observe(
+        self, entry: Entry, disposition: Disposition, error: BaseException | None
+    ) -> None:
+        self.watches.decided(entry, disposition, error)
+        if self.observer is not None:
+            self.observer(entry, disposition, error)
 
     def _decide(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
@@ -238,13 +277,13 @@ def _may_retry(retry: Retry, error: BaseException, entry: Entry) -> bool:
     """Return whether an entry may be retried after an exception."""
     if isinstance(error, HandlerTimeout):
         return not isinstance(error, retry.give_up_on)
-    if _is_own(error, entry):
+    if is_own(error, entry):
         return False  # a retry would fail too
     # A handler that cancels itself has failed like one that raises.
     return retry.allows(error) or not isinstance(error, Exception)
 
 
-def _is_own(error: BaseException, entry: Entry) -> bool:
+def is_own(error: BaseException, entry: Entry) -> bool:
     """Return whether an exception says that this entry can't be decoded.
 
     Then no handler had the entry.
@@ -268,7 +307,7 @@ def wall_clock() -> str:
 
 def _entry_facts(entry: Entry) -> dict[str, object]:
     return {
-        "stream": ascii(entry.shard.stream),
+        "stream": entry.shard.stream,
         "id": entry.id.decode(),
         "attempt": entry.deliveries,
     }

@@ -144,7 +144,7 @@ def _report_stuck(
 ) -> None:
     message = given[0] if isinstance(given, list) else given
     facts = {
-        "stream": ascii(message.stream),
+        "stream": message.stream,
         "id": str(message.id),
         "attempt": message.attempt,
         "handler": printable(handler_of(message)),

@@ -14,6 +14,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from penstock._core.ledger.entry import Entry
@@ -113,6 +114,11 @@ class _Iteration(ABC, Generic[T, G]):
         code = getattr(task.get_coro(), "cr_code", None)
         return code is type(self)._step.__code__  # noqa: SLF001 - of this very object
 
+    @property
+    def held(self) -> Sequence[Entry]:
+        """The entries that the loop has returned and its caller has not finished."""
+        return self._held
+
     def pop_held(self) -> tuple[Sequence[Entry], Caller]:
         """Stop holding entries; return the entries and the caller that held them."""
         held, self._held = self._held, ()
@@ -133,7 +139,7 @@ class Loop(_Iteration[T, Message[T]]):
         watch: Called to have the goal watched once the goal has begun.
     """
 
-    __slots__ = ("_goal", "_watch")
+    __slots__ = ("_finish", "_goal", "_watch")
 
     def __init__(
         self,
@@ -144,13 +150,19 @@ class Loop(_Iteration[T, Message[T]]):
         super().__init__(checkouts)
         self._goal = goal
         self._watch = watch
+        ledger = checkouts.ledger
+        finish = (
+            ledger.processed if checkouts.ack else partial(ledger.finish, ack=False)
+        )
+        self._finish: Callable[[Entry], None] = finish
 
-    async def _begin(self) -> None:
-        """Begin with the goal, at the first step."""
+    async def _has_reached(self, goal: CatchUp) -> bool:
+        """Begin with the goal, at the first step; return whether it is reached."""
         watch, self._watch = self._watch, None
-        if watch is not None and self._goal is not None:
-            await self._goal.begin()
-            watch(self._goal)
+        if watch is not None:
+            await goal.begin()
+            watch(goal)
+        return goal.reached
 
     def _end(self) -> Exception:
         """Return the exception that ends the loop."""
@@ -168,19 +180,16 @@ class Loop(_Iteration[T, Message[T]]):
         if task is self._caller:
             if held := self._held:
                 self._held = ()
-                if checkouts.ack:
-                    self._ledger.processed(held[0])
-                else:
-                    self._ledger.finish(held[0], ack=False)
+                if held[0].began_at:
+                    checkouts.meter.came_back(held)
+                self._finish(held[0])
             if checkouts.by_caller:
                 checkouts.check_in(task)
         else:
             caller = self._change_caller(caller, pending, task)
         goal = self._goal
-        if goal is not None:
-            await self._begin()
-            if goal.reached:
-                raise self._end()
+        if goal is not None and await self._has_reached(goal):
+            raise self._end()
         while (
             entry := entry_queue.poll() or await entry_queue.entry(goal)
         ) is not None:
@@ -189,6 +198,8 @@ class Loop(_Iteration[T, Message[T]]):
                 continue
             if task is self._caller:
                 self._held = (entry,)
+                if checkouts.meter.on:
+                    checkouts.meter.handed_out((entry,))
                 return message
             return checkouts.check_out(caller or task, entry, message)
         raise self._end()
@@ -217,6 +228,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
         task = current_task(checkouts.loop)
         if task is self._caller:
             held, self._held = self._held, ()
+            checkouts.meter.came_back(held)
             self._ledger.finish_all(held, ack=checkouts.ack)
             checkouts.check_in(task)
         else:
@@ -225,6 +237,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
             entries, messages = checkouts.settler.open_all(entries)
             if messages and task is self._caller:
                 self._held = entries
+                checkouts.meter.handed_out(entries)
                 return messages
             if messages:
                 return checkouts.check_out_all(caller or task, entries, messages)

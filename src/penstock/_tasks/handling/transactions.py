@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from penstock import _clock
@@ -18,7 +18,8 @@ from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import dead_letter
-from penstock._core.protocol import commands, transaction_script
+from penstock._core.protocol import transaction_script
+from penstock._core.protocol.commands import Command
 from penstock._core.protocol.ownership_replies import Fenced
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.transactions import (
@@ -32,18 +33,18 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.fencing import SHARED, Fencing
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
+from penstock._tasks.handling.repeated_script import RepeatedScript, finds_no_group
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
 from penstock._tasks.loop_binding import LoopBinding
+from penstock._tasks.send_hooks import SendHooks
 from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock.errors import (
-    ClosedError,
-    ConnectionLost,
     TransactionBroken,
     TransactionFailed,
 )
 from penstock.events import Event, OnEvent
-from penstock.message import Receipt
+from penstock.message import Receipt, Shard
 from penstock.retention import Retention
 from penstock.retries import DeadLetters
 from penstock.sharding import KeyHash
@@ -81,7 +82,10 @@ class Applier:
         drop: Without dead letters, whether a message that is given up is acknowledged.
         reject: Called to give a message up.
         on_event: Called to report a transaction that was applied in part.
+        on_gone: Called with a shard whose stream or group does not exist.
         fencing: What outcomes are compared with, where shards are owned.
+        hooks: The functions that see each message first; None if there are none.
+        server: The host and port of the server.
     """
 
     def __init__(
@@ -95,7 +99,10 @@ class Applier:
         drop: bool,
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
+        on_gone: Callable[[Shard], None],
         fencing: Fencing = SHARED,
+        hooks: SendHooks | None = None,
+        server: tuple[str, int] | None = None,
     ) -> None:
         self._binding = LoopBinding("consumer")
         self._connection = connection
@@ -107,13 +114,15 @@ class Applier:
         self._reject = reject
         self._on_event = on_event
         self._fencing = fencing
+        self._hooks = hooks
+        self._server = server
         self._unbounded = UnboundedStreams(on_event)
         # By the number of shards. Kept, because messages without a key take turns over
         # the shards.
         self._sharders: dict[int, KeyHash] = {}
         self._shard_checks = ShardChecks(on_event)
-        # Whether the script has been sent to the server.
-        self._script_loaded = False
+        self._script = RepeatedScript(connection, ledger)
+        self._on_gone = on_gone
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
@@ -124,6 +133,8 @@ class Applier:
                 apply=self.apply,
                 sharder=self.sharder,
                 unbounded=self._unbounded,
+                hooks=self._hooks,
+                server=self._server,
             )
         )
 
@@ -161,7 +172,11 @@ class Applier:
         """
         self._binding.check()
         check_open(entry, "the end of its transaction")
-        reply, repeated = await self._call(entry, effects, shards)
+        reply, repeated = await self._script.call(
+            partial(self._command, entry, effects),
+            is_void=lambda: entry.shard_state.replaced,
+            prepare=partial(self._check_shards, shards) if shards else None,
+        )
         if reply is None:
             return Applied(pending=False), repeated
         if isinstance(reply, Fenced):
@@ -173,44 +188,12 @@ class Applier:
             _check_pending(entry, applied)
         self._record(entry, applied, repeated=repeated)
         if applied.failure is not None:
+            if finds_no_group(applied.failure.reply):
+                self._on_gone(entry.shard)
             self._raise_failure(
                 entry, fields, applied, applied.failure, len(effects.all)
             )
         return applied, repeated
-
-    async def _call(
-        self, entry: Entry, effects: Effects, shards: Mapping[str, int]
-    ) -> tuple[Any, bool]:
-        """Send the script until there is a reply.
-
-        Returns:
-            The reply, and whether the script was sent repeatedly. The reply is None if
-            the stream was recreated: then an entry of this id is another message.
-        """
-        repeated, reply = False, None
-        while reply is None:
-            if self._ledger.closed:  # the consumer does not reconnect any more
-                raise ClosedError("consumer")
-            if entry.shard_state.replaced:
-                break
-            try:
-                self._connection.check()
-            except ConnectionLost as error:
-                # `restore` reconnects until the consumer closes, which closes the
-                # connector.
-                with suppress(ConnectionLost):
-                    await self._connection.restore(error.reason)
-                continue
-            if shards:
-                try:
-                    await self._check_shards(shards)
-                except ConnectionLost:
-                    continue  # nothing was sent yet
-            try:
-                reply = await self._send(entry, effects)
-            except ConnectionLost:
-                repeated = True
-        return reply, repeated
 
     async def _check_shards(self, shards: Mapping[str, int]) -> None:
         """Check that streams are spread as their records say; see `ShardChecks`."""
@@ -222,17 +205,7 @@ class Applier:
             if error.stream in shards:
                 raise error
 
-    async def _send(self, entry: Entry, effects: Effects) -> Any:
-        """Send the script; return the reply, or None if the server lacks the script."""
-        command = self._command(entry, effects)
-        self._script_loaded, was_loaded = True, self._script_loaded
-        [reply] = await self._connection.calls([command])
-        if was_loaded and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
-            self._script_loaded = False
-            return None
-        return reply
-
-    def _command(self, entry: Entry, effects: Effects) -> commands.Command:
+    def _command(self, entry: Entry, effects: Effects, whole: bool) -> Command:  # noqa: FBT001
         dead, member, shard = None, self._member, entry.shard
         behind: Sequence[bytes] = ()
         if self._dead is not None:
@@ -259,20 +232,22 @@ class Applier:
             reason=dead_letter.REASON,
             trim=trim_arguments(self._dead_retention, int(_clock.wall() * 1000)),
             drop=self._drop,
-            whole=not self._script_loaded,
+            whole=whole,
             owner=self._fencing.find(entry),
         )
 
     def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
         """Record in the ledger what the server has done with the message."""
-        failure, counters = applied.failure, self._ledger.counters
+        failure, counters = applied.failure, entry.shard_state.counters
         if failure is not None and not failure.settled:
             return
         if not self._ledger.applied(entry):
             return  # by the ledger, this delivery no longer counts
         if failure is not None:
-            counters.dead += not self._drop
-            counters.dropped += self._drop
+            if self._drop:
+                counters.dropped += 1
+            else:
+                counters.count_dead_letter(entry.handler, "rejected")
         elif applied.pending or repeated:
             counters.acked += 1
         else:
@@ -302,7 +277,7 @@ class Applier:
             reason=reply.text,
         )
         facts = {
-            "stream": ascii(stream),
+            "stream": stream,
             "id": id_,
             "attempt": entry.deliveries,
             "applied": applied.done,
@@ -321,7 +296,9 @@ def create_applier(
     ledger: Ledger,
     failure_handler: FailureHandler,
     *,
+    on_gone: Callable[[Shard], None],
     fencing: Fencing = SHARED,
+    server: tuple[str, int] | None = None,
 ) -> Applier | None:
     """Create a consumer's applier; None where nothing can be acknowledged."""
     if config.member is None or not config.acknowledges:
@@ -335,7 +312,10 @@ def create_applier(
         drop=config.dead_letter_policy is DeadLetters.DROP,
         reject=failure_handler.reject,
         on_event=config.on_event,
+        on_gone=on_gone,
         fencing=fencing,
+        hooks=SendHooks.of(config.on_send, config.on_event),
+        server=server,
     )
 
 

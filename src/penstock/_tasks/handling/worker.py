@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -17,10 +17,13 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.handling.signature import name_of
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import RUNNING
+from penstock._core.metrics.attempts import Outcome
+from penstock._tasks.attempt_meter import SHORT, AttemptMeter, AttemptTimer
 from penstock._tasks.handling.callers import this_task
 from penstock._tasks.handling.context_variables import Snapshot
 from penstock._tasks.handling.entry_queue import EntryQueue, Goal
-from penstock._tasks.handling.failures import FailureHandler
+from penstock._tasks.handling.failures import FailureHandler, HandlerTimeout, is_own
 from penstock._tasks.handling.handler_call import Call
 from penstock.middleware import check_result
 
@@ -35,7 +38,7 @@ EXITS: Final = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """The objects that the workers of a run share.
+    """The objects that the workers of a run share, and the timer of one of them.
 
     Attributes:
         entry_queue: The queue from which workers take entries.
@@ -45,6 +48,7 @@ class WorkerContext:
         ack: Whether a handler's return acknowledges.
         goal: The goal after which no more entries are handled; None if there is none.
         handler_of: Returns the name of the handler of a message, for reports.
+        timer: Times the worker's attempts; by default they are not recorded.
     """
 
     entry_queue: EntryQueue
@@ -54,9 +58,12 @@ class WorkerContext:
     ack: bool
     goal: Goal | None = None
     handler_of: Callable[[Any], str] = name_of
+    timer: AttemptTimer = field(
+        default_factory=lambda: AttemptTimer(AttemptMeter(), name_of)
+    )
 
 
-async def work(
+async def work(  # noqa: C901, PLR0912 - calls would cost each message
     call: Call, worker_context: WorkerContext, replace: Callable[[], None]
 ) -> None:
     """Handle entries until the entry queue closes, or the goal is reached.
@@ -76,21 +83,29 @@ async def work(
         SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
             handler or a codec.
     """
-    entry_queue, ledger, settler, ack = (
-        worker_context.entry_queue,
-        worker_context.ledger,
-        worker_context.settler,
-        worker_context.ack,
-    )
-    task, context = this_task(), Snapshot()
-    filled, wait = context.filled, partial(entry_queue.entry, worker_context.goal)
-    goal = worker_context.goal
+    entry_queue, settler = worker_context.entry_queue, worker_context.settler
+    ledger, meter = worker_context.ledger, worker_context.timer.meter
+    finish: Callable[[Entry], None] = ledger.processed
+    if not worker_context.ack:
+        finish = partial(ledger.finish, ack=False)
+    task, context, timer = this_task(), Snapshot(), worker_context.timer
+    filled, goal = context.filled, worker_context.goal
+    wait = partial(_next_entry, entry_queue, timer, goal)
+    short, plain = timer.lap.append, not timer.varies
     while not (goal and goal.reached) and (
         entry := entry_queue.poll() or await _wait_despite_timers(wait)
     ):
         message = settler.open(entry)
         if message is None:
             continue
+        timed = meter.on
+        if timed:
+            # As little as can be, because it is done for every message: the call of
+            # `poll` has read the clock, which ends one attempt and begins the next.
+            now = entry_queue.polled_at
+            if now - timer.began > SHORT or entry.shard_state is not timer.state:
+                timer.switch(entry, now)
+            timer.began = now
         try:
             result = await call(message)
             if result is not None:
@@ -99,11 +114,13 @@ async def work(
             _failed(worker_context, [entry], message, error, task)
         else:
             if task.cancelling():
-                _check_swallowed(worker_context, [entry])
-            if ack:
-                ledger.processed(entry)
-            else:
-                ledger.finish(entry, ack=False)
+                _check_swallowed(worker_context, [entry], message)
+            if timed:
+                if plain and entry.state is RUNNING:
+                    short(entry.id)
+                else:
+                    timer.end((entry,), message)
+            finish(entry)
         if task.cancelling():
             await _clear_cancellation(task)
         if (copy_context() or filled) and context.changed():
@@ -135,12 +152,18 @@ async def work_batches(
         SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
             handler or a codec.
     """
-    task, context = this_task(), Snapshot()
-    batch = partial(worker_context.entry_queue.batch, size, linger, worker_context.goal)
+    task, context, timer = this_task(), Snapshot(), worker_context.timer
+    entry_queue, goal = worker_context.entry_queue, worker_context.goal
+
+    async def batch() -> list[Entry]:
+        timer.pause(timer.began)
+        return await entry_queue.batch(size, linger, goal)
+
     while taken := await _wait_despite_timers(batch):
         entries, messages = worker_context.settler.open_all(taken)
         if not messages:
             continue
+        timer.begin(entries[0])
         try:
             result = await call(messages)
             if result is not None:
@@ -149,7 +172,8 @@ async def work_batches(
             _failed(worker_context, entries, messages[0], error, task)
         else:
             if task.cancelling():
-                _check_swallowed(worker_context, entries)
+                _check_swallowed(worker_context, entries, messages[0])
+            _time(worker_context, entries, messages[0], "ok")
             worker_context.ledger.finish_all(entries, ack=worker_context.ack)
         if task.cancelling():
             await _clear_cancellation(task)
@@ -176,17 +200,35 @@ def _failed(
         and task.cancelling()
         and _run_is_cancelled()
     ):
-        _interrupt(worker_context, entries)
+        _interrupt(worker_context, entries, message)
         raise error
     if isinstance(error, EXITS):
+        _time(worker_context, entries, message, "failed")
         _exit(worker_context, entries)
         raise error
+    timed_out = isinstance(error, HandlerTimeout)
+    # Where the payload can't be decoded, no handler has had the message.
+    had = [entry for entry in entries if not is_own(error, entry)]
+    _time(worker_context, had, message, "timeout" if timed_out else "failed")
     handler = worker_context.handler_of(message)
     for entry in entries:
         worker_context.failure_handler.failed(entry, error, handler)
 
 
-def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
+def _time(
+    worker_context: WorkerContext,
+    entries: Sequence[Entry],
+    message: Any,
+    outcome: Outcome,
+) -> None:
+    """Record the end of attempts, if they are timed."""
+    if worker_context.timer.began:
+        worker_context.timer.end(entries, message, outcome)
+
+
+def _check_swallowed(
+    worker_context: WorkerContext, entries: Sequence[Entry], message: Any
+) -> None:
     """Check whether the cancellation that a handler has swallowed was the run's.
 
     The handler has returned. If the cancellation was the handler's own, the handler has
@@ -197,7 +239,7 @@ def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) ->
             done.
     """
     if _run_is_cancelled():
-        _interrupt(worker_context, entries)
+        _interrupt(worker_context, entries, message)
         raise asyncio.CancelledError
 
 
@@ -208,6 +250,15 @@ def _run_is_cancelled() -> bool:
     cancellations by a handler's own timer (`loop.call_later(seconds, task.cancel)`).
     """
     return anyio.current_effective_deadline() == -math.inf
+
+
+def _next_entry(
+    entry_queue: EntryQueue, timer: AttemptTimer, goal: Goal | None
+) -> Awaitable[Entry | None]:
+    """Wait for the next entry, see `EntryQueue.entry`; no attempt goes on meanwhile."""
+    if timer.began:
+        timer.pause(entry_queue.polled_at)
+    return entry_queue.entry(goal, timer.flush)
 
 
 async def _wait_despite_timers(wait: Callable[[], Awaitable[T]]) -> T:
@@ -239,7 +290,10 @@ async def _clear_cancellation(task: asyncio.Task[Any]) -> None:
         pass
 
 
-def _interrupt(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
+def _interrupt(
+    worker_context: WorkerContext, entries: Sequence[Entry], message: Any
+) -> None:
+    _time(worker_context, entries, message, "cancelled")
     for entry in reversed(entries):
         worker_context.failure_handler.interrupted(entry)
 

@@ -33,7 +33,7 @@ from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
 from penstock.options import Batch, Ordering
 
-__all__ = ["RunOptions", "WorkerPool"]
+__all__ = ["RunOptions", "WorkerPool", "build_call"]
 
 T = TypeVar("T")
 
@@ -147,10 +147,8 @@ class WorkerPool(Generic[T]):
 
     async def _start_workers(self, options: RunOptions, goal: CatchUp | None) -> None:
         handler_of = namer(options.handler)
-        call, kind = self._build_call(options, handler_of)
-        worker_context = replace(
-            self._worker_context(kind), goal=goal, handler_of=handler_of
-        )
+        call, kind = build_call(self._config, options, handler_of)
+        shared = replace(self._worker_context(kind), goal=goal, handler_of=handler_of)
         if goal is not None:
             call = goal.track(call)
         # Every handler starts with a copy of this context: a handler must not see what
@@ -165,7 +163,8 @@ class WorkerPool(Generic[T]):
 
         async def worker() -> None:
             try:
-                await options.work(call, worker_context, start)
+                with self._config.meter.timer(handler_of) as timer:
+                    await options.work(call, replace(shared, timer=timer), start)
             except EXITS as error:
                 # If several were raised at a time, the task group would raise one group
                 # of exceptions.
@@ -173,7 +172,7 @@ class WorkerPool(Generic[T]):
                 workers.cancel_scope.cancel()
             except BaseException as error:
                 known = isinstance(error, PenstockError)
-                if not known and error is not worker_context.entry_queue.gate.error:
+                if not known and error is not shared.entry_queue.gate.error:
                     raise
                 # This is not raised here, so that the messages that other handlers have
                 # are finished.
@@ -191,21 +190,26 @@ class WorkerPool(Generic[T]):
         if errors:
             raise errors[0]
 
-    def _build_call(
-        self, options: RunOptions, handler_of: Callable[[Any], str]
-    ) -> tuple[Call, type[Settler[T]]]:
-        """Return the call that workers make for a handler, and its settler's class."""
-        awaited = is_async(options.handler)
-        call = cast("Call", options.handler)
-        if not awaited:
-            call = in_thread(
-                options.handler, anyio.CapacityLimiter(options.concurrency)
-            )
-        call = wrap(call, self._config.middleware)
-        timeout = self._config.retry.timeout if self._config.retry else None
-        if timeout is not None:
-            limit = seconds(timeout, "timeout")
-            call = with_time_limit(
-                call, limit, self._config.on_event, handler_of, cancels=awaited
-            )
-        return call, Settler if awaited else ThreadSettler
+
+def build_call(
+    config: ConsumerConfig[Any], options: RunOptions, handler_of: Callable[[Any], str]
+) -> tuple[Call, type[Settler[Any]]]:
+    """Return the call that workers make for a handler, and its settler's class.
+
+    Args:
+        config: The configuration of the consumer.
+        options: The options of the run, with the handler.
+        handler_of: Returns the name of a message's handler, for reports.
+    """
+    awaited = is_async(options.handler)
+    call = cast("Call", options.handler)
+    if not awaited:
+        call = in_thread(options.handler, anyio.CapacityLimiter(options.concurrency))
+    call = wrap(call, config.middleware)
+    timeout = config.retry.timeout if config.retry else None
+    if timeout is not None:
+        limit = seconds(timeout, "timeout")
+        call = with_time_limit(
+            call, limit, config.on_event, handler_of, cancels=awaited
+        )
+    return call, Settler if awaited else ThreadSettler

@@ -248,7 +248,7 @@ class Claimer(StoppableTask):
         channels = [_presence(shard, self._member) for shard in shards]
         [reply] = await self._connection.calls([commands.pubsub_numsub(channels)])
         if not isinstance(reply, ErrorReply) and any(reply):
-            self._report("name_in_use", shards[0], consumer=ascii(self._member.name))
+            self._report("name_in_use", shards[0], consumer=self._member.name)
 
     async def _search(self, shard: Shard) -> None:
         """Search a shard's pending list, from where the last search ended."""
@@ -325,7 +325,7 @@ class Claimer(StoppableTask):
             if unread:
                 await self._release_rest(shard, unread, asked)
             raise
-        ledger.counters.claimed += taken
+        ledger.shards.of(shard).counters.claimed += taken
         await self._release_probes()
         if taken:
             self._report("claimed", shard, messages=taken, ids=id_list(here))

@@ -11,9 +11,10 @@ depends on the rate:
   at most. If they would take more, the count is sent before the handler begins, and the
   reply is not awaited. Then a start may be forgotten if the process dies within a round
   trip of it.
-- Above 2,000 messages a second the first starts of new messages are not counted. An
-  entry that is redelivered with a count of 1 is a possible poison message, whose next
-  start is counted.
+- Above 2,000 messages a second, and where counting would take up more than a fifth of
+  this process's time, the first starts of new messages are not counted. An entry that
+  is redelivered with a count of 1 is a possible poison message, whose next start is
+  counted.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class DeliveryCounts:
         assert batch is not None  # noqa: S101 - `_join` made it
         batch.started_at = _clock.boottime()
         self._send(batch)
+        batch.seconds += _clock.boottime() - batch.started_at
 
     def _send(self, batch: _CountBatch) -> None:
         self._claim(batch, batch.pages(self._lease))
@@ -253,9 +255,18 @@ class DeliveryCounts:
             if future.cancelled() or future.exception() is not None:
                 batch.answered(confirmed=False)
             else:
+                start = _clock.boottime()
                 then(future.result())
+                self._measured(batch, start)
 
         replies.add_done_callback(answered)
+
+    def _measured(self, batch: _CountBatch, start: float) -> None:
+        """Record the time that was spent on sending the count, and since `start`."""
+        now = _clock.boottime()
+        if batch.starts:
+            seconds, number = batch.seconds + now - start, batch.number
+            self._ledger.work.counting_cost.took(seconds, number, now)
 
     def _still_ours(self, entry: Entry) -> bool:
         if self._ledger.may_start(entry):
@@ -282,7 +293,7 @@ class DeliveryCounts:
             self._send(batch)
 
     def _report_refused(self, entry: Entry, reply: ErrorReply) -> None:
-        facts = {"stream": ascii(entry.shard.stream), "reply": reply.text}
+        facts = {"stream": entry.shard.stream, "reply": reply.text}
         self._on_event(Event("count_refused", facts=facts))
 
 
@@ -292,11 +303,12 @@ class _CountBatch:
     Attributes:
         done: The result is whether the server has answered.
         started_at: The time when the batch was sent.
+        seconds: How long this process was busy with sending it.
         starts: Whether handlers are about to start, and none has the entries yet.
         groups: The entries by shard and attempt.
     """
 
-    __slots__ = ("done", "groups", "started_at", "starts")
+    __slots__ = ("done", "groups", "seconds", "started_at", "starts")
 
     def __init__(
         self,
@@ -308,6 +320,7 @@ class _CountBatch:
         self.starts = starts
         self.done = done
         self.started_at = started_at
+        self.seconds = 0.0
         self.groups: dict[_Key, list[Entry]] = {}
 
     def add(self, entries: Sequence[Entry]) -> None:
@@ -315,6 +328,11 @@ class _CountBatch:
         for entry in entries:
             key = entry.shard_state.shard, entry.deliveries
             self.groups.setdefault(key, []).append(entry)
+
+    @property
+    def number(self) -> int:
+        """How many entries it has."""
+        return sum(map(len, self.groups.values()))
 
     def pages(self, lease: float) -> list[_Page]:
         """Return the claims to be sent, each with its entries."""

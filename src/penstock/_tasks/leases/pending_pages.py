@@ -14,7 +14,7 @@ __all__ = ["pending_pages"]
 
 
 async def pending_pages(
-    ask: Ask, shard: Shard, group: Word, consumer: str | None, page_size: int
+    ask: Ask, shard: Shard, group: Word, consumer: Word | None, page_size: int
 ) -> AsyncGenerator[Sequence[PendingEntry] | ErrorReply, None]:
     """Yield pending entries, or at last a refusal.
 

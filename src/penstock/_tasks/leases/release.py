@@ -70,7 +70,12 @@ class CloseDeadlines:
 
 def channel(shard: Shard, group: str) -> bytes:
     """Return the channel on which a consumer reports that it has released entries."""
-    return b"penstock:released:" + shard.key + b":" + group.encode()
+    return (
+        b"penstock:released:"
+        + shard.key
+        + b":"
+        + group.encode("utf-8", "surrogateescape")
+    )
 
 
 async def release_entries(
@@ -82,7 +87,7 @@ async def release_entries(
     idle: float,
     stranded: Sequence[Shard] = (),
     on_event: OnEvent,
-) -> None:
+) -> int:
     """Release entries without an outcome: other consumers can have them at once.
 
     Args:
@@ -95,6 +100,9 @@ async def release_entries(
         stranded: Shards of which entries may be pending whose reply was lost.
         on_event: Receives the number of entries that could not be released: they are
             available when their lease has ended.
+
+    Returns:
+        How many of the entries that the ledger has released are available now.
     """
     batch: list[OwnClaim] = []
     notified: dict[Shard, None] = {}
@@ -116,11 +124,13 @@ async def release_entries(
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
-        return
+        return 0
     if refused:
-        messages, reply = sum(each.messages for each in refused), refused[0].reply
-        facts = {"messages": messages, "reply": reply.text}
+        kept, reply = sum(each.messages for each in refused), refused[0].reply
+        facts = {"messages": kept, "reply": reply.text}
         on_event(Event("not_given_back", logging.WARNING, facts))
+        return max(0, messages - kept)
+    return messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def make_owned_streams(
         parts.signals.renewed()
 
     def name_in_use() -> None:
-        facts = {"group": ascii(member.group), "consumer": ascii(member.name)}
+        facts = {"group": member.group, "consumer": member.name}
         config.on_event(Event("name_in_use", logging.ERROR, facts))
         parts.stop(NameInUse(member.group, member.name))
 

@@ -62,9 +62,7 @@ def _number(stored: bytes | ErrorReply | None) -> int:
 
 
 def _event(config: ConsumerConfig[T], numbers: Sequence[int]) -> Event:
-    streams = ",".join(f"{name!a:.80}" for name in config.streams)
-    shards = ",".join(map(str, numbers))
-    facts: dict[str, object] = {"streams": streams, "shards": shards}
+    facts: dict[str, object] = {"streams": config.streams, "shards": tuple(numbers)}
     if config.member is not None:
-        facts["group"] = ascii(config.member.group)
+        facts["group"] = config.member.group
     return Event("shards_owned", logging.INFO, facts)

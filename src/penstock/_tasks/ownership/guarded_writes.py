@@ -90,3 +90,7 @@ class GuardedAcks:
                 return answer
             number += answer
         return number
+
+    def not_sent_again(self, batch: AckBatch) -> None:
+        """Have what is pending delivered again, since no lease of it ends."""
+        self._owned.on_unacknowledged(batch.shard_state.shard)

@@ -28,12 +28,15 @@ class OwnedShards:
     Attributes:
         on_fenced: Called with the key of a shard whose token is not the server's any
             more, and with the server's token.
+        on_unacknowledged: Called with a shard in which entries may still be pending
+            whose outcomes are not sent again.
     """
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._shards: dict[bytes, OwnedShard] = {}
         self.on_fenced: Callable[[bytes, bytes], None] = lambda *_: None
+        self.on_unacknowledged: Callable[[Shard], None] = lambda _: None
 
     def add(self, shard: Shard, owned: OwnedShard) -> None:
         """Add a shard, which is not owned yet."""

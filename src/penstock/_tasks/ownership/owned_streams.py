@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import anyio
+from anyio.abc import TaskGroup
 
 from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.ownership.callbacks import Callbacks
 from penstock._tasks.ownership.owned_shards import OwnedMembership
@@ -18,6 +21,7 @@ from penstock._tasks.ownership.owner_parts import OwnerParts
 from penstock._tasks.ownership.permissions import check_allowed
 from penstock._tasks.ownership.shard_owner import ShardOwner
 from penstock._tasks.ownership.stream_member import StreamMember
+from penstock._tasks.reporting import report_blocked
 from penstock._tasks.task_scopes import StoppableTask, task_group
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ConnectionLost
@@ -62,20 +66,23 @@ class OwnedStreams(StoppableTask):
         self._parts = make_parts(self)
         self._run_id = _chance.token(8)
         self._members: dict[str, StreamMember] = {}
-        self._group: anyio.abc.TaskGroup | None = None
+        # What is to be run in the background and was not started yet.
+        self._works: deque[Callable[[], Awaitable[None]]] = deque()
+        self._work_added = AutoResetEvent()
         self._started = asyncio.Event()
         self._wake = AutoResetEvent()
         self._changes = Generation()
         # The number of the connection that listens for news.
         self._listening_on: int | None = None
         member.owned.on_fenced = self._fenced
+        member.owned.on_unacknowledged = self._parts.readers.recover_again
         ledger.work.on_hold_due = self._hold
 
     async def run(self) -> None:
         """Do what is due, until cut."""
         with self._until_cut():
             async with task_group() as group:
-                self._group = group
+                group.start_soon(self._start_works, group)
                 self._started.set()
                 self.spawn(self._callbacks.run)
                 while True:
@@ -89,9 +96,18 @@ class OwnedStreams(StoppableTask):
                     await self._wait()
 
     async def _wait(self) -> None:
+        """Wait until something is due, or woken.
+
+        It is reported if the event loop was blocked meanwhile. So it does not wait for
+        long, even if beats and the renewals of leases are on their way.
+        """
+        parts, now = self._parts, _clock.boottime()
         due = min((m.due_at() for m in self._members.values()), default=float("inf"))
-        with anyio.move_on_after(max(0.0, due - _clock.boottime())):
+        due = max(now, min(due, now + LeaseTerms(parts.lease).look_every))
+        with anyio.move_on_after(due - now):
             await self._wake.wait()
+        late = _clock.boottime() - due
+        report_blocked(late, parts.lease, self._member.group, parts.on_event)
 
     async def _listen(self) -> None:
         """Listen for news on the present connection; beats find them out without."""
@@ -154,14 +170,28 @@ class OwnedStreams(StoppableTask):
         """How many shards are owned."""
         return self._member.owned.number
 
+    @property
+    def shards(self) -> frozenset[Shard]:
+        """The shards that were found, whoever owns them."""
+        members = self._members.values()
+        return frozenset(shard for member in members for shard in member.shards)
+
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background, until it is done or everything is cut."""
         if self.has_ended:
             # Cancelled beside all other tasks, for example by asyncio.run(). Then the
             # shards are free after a lease.
             return
-        assert self._group is not None  # noqa: S101 - `open` waits for it
-        self._group.start_soon(self._until_closing, work)
+        # By a task, since callbacks of the event loop spawn, too: anyio can't start a
+        # task there if sniffio is installed.
+        self._works.append(work)
+        self._work_added.set()
+
+    async def _start_works(self, group: TaskGroup) -> None:
+        while True:
+            await self._work_added.wait()
+            while self._works:
+                group.start_soon(self._until_closing, self._works.popleft())
 
     async def _until_closing(self, work: Callable[[], Awaitable[None]]) -> None:
         with suppress(ConnectionLost):  # the consumer is closing
@@ -227,3 +257,8 @@ class OwnedStreams(StoppableTask):
         ):
             self.look()
             await self._changes.wait()
+
+    def report_unfreed(self) -> None:
+        """Report shards that stay taken, because the time to close is over."""
+        for member in self._members.values():
+            member.report_unfreed(_clock.boottime())

@@ -52,8 +52,8 @@ class OwnerRequests:
         self._parts = parts
         self._act = act
         member = parts.member
-        facts = {"stream": ascii(shard.stream), "shard": shard.number}
-        facts["group"] = ascii(member.group)
+        facts = {"stream": shard.stream, "shard": shard.number}
+        facts["group"] = member.group
         self._requests = Requests(parts.connection, facts, parts.on_event)
         self._report = ShardReporter(member.group, parts.on_event).report
         self._owner_key = member.owned.owner_key(shard)

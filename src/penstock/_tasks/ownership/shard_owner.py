@@ -32,6 +32,7 @@ _WITHOUT_READER: Final = frozenset(
 _GIVEN_UP: Final = frozenset((ShardState.DRAINING, ShardState.FREEING))
 # The most consumers that an event names.
 _MOST_NAMED: Final = 10
+_LONGEST_NAME: Final = 80  # bytes of each
 
 
 class ShardOwner:
@@ -173,7 +174,10 @@ class ShardOwner:
             parts.spawn(partial(parts.release, released))
 
     def _abandon(self, _: do.Abandon) -> None:
-        facts = self._lose()
+        ledger = self._parts.ledger
+        running = ledger.running_of(self.shard)
+        unanswered = ledger.unanswered_of(self.shard)
+        facts = {**self._lose(), "running": running, "unanswered": unanswered}
         self._report("drain_incomplete", self.shard, logging.WARNING, **facts)
 
     def _lose(self) -> dict[str, object]:
@@ -191,11 +195,10 @@ class ShardOwner:
         if not mixed or now < self._claim_mixed_at:
             return
         self._claim_mixed_at = now + self._parts.lease
-        names = [ascii(name.decode(errors="replace"))[:80] for name in mixed]
-        names = names[:_MOST_NAMED]
-        self._report(
-            "group_mixed", self.shard, logging.ERROR, consumers=",".join(names)
-        )
+        # Anybody may choose them, and how long they are.
+        named = [name[:_LONGEST_NAME] for name in mixed[:_MOST_NAMED]]
+        names = tuple(name.decode(errors="replace") for name in named)
+        self._report("group_mixed", self.shard, logging.ERROR, consumers=names)
         self.act(self.core.mixed())
 
     def _call_assigned(self, _: do.CallAssigned) -> None:

@@ -82,7 +82,7 @@ class ShardReaders:
         _, reader = self._readers.get(shard.key, (None, None))
         if reader is not None:
             with suppress(ClosedError, ConnectionLost):
-                await reader.pauses.between_reads(_nothing)
+                await reader.pauses.interrupt()
 
     def resume(self, shard: Shard) -> None:
         """Have a reader check again whether it may read."""
@@ -96,6 +96,3 @@ class ShardReaders:
         if cursor is not None and reader is not None:
             cursor.recover_again(cursor.position(shard.key))
             reader.resume()
-
-
-async def _nothing(_: Connection) -> None: ...

@@ -5,6 +5,7 @@ The core is `_core/ownership/member.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,8 +27,10 @@ from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.ownership.owner_parts import OwnerParts
 from penstock._tasks.ownership.requests import LOST, Requests
 from penstock._tasks.ownership.shard_owner import ShardOwner
+from penstock._tasks.reporting import number_list
 from penstock.durations import seconds
 from penstock.errors import ConnectionLost
+from penstock.events import Event
 from penstock.message import Shard
 from penstock.options import Owned
 
@@ -68,8 +71,8 @@ class StreamMember:
             static=static,
             settle=seconds(options.settle, "Owned(settle)"),
         )
-        facts: dict[str, object] = {"stream": ascii(stream), "group": ascii(group)}
-        self._requests = Requests(parts.connection, facts, parts.on_event)
+        self._facts = {"stream": stream, "group": group}
+        self._requests = Requests(parts.connection, {**self._facts}, parts.on_event)
         # Whether the server is still to be told that the member leaves.
         self._leaving = False
         self._shards: dict[int, Shard] = {}
@@ -79,6 +82,11 @@ class StreamMember:
     def owners(self) -> Iterable[ShardOwner]:
         """The owners of all shards that this member had a part in."""
         return self._owners.values()
+
+    @property
+    def shards(self) -> Iterable[Shard]:
+        """The shards of the stream that were found."""
+        return self._shards.values()
 
     @property
     def connection(self) -> CommandConnection:
@@ -148,6 +156,15 @@ class StreamMember:
         """Give up all shards, and leave."""
         self.act(self._core.close())
         self.check_end()
+
+    def report_unfreed(self, now: float) -> None:
+        """Report the shards that may stay this member's for as long as its lease."""
+        until = {o.shard: o.core.taken_until for o in self.owners}
+        kept = [shard for shard in until if until[shard] > now]
+        if kept:
+            facts: dict[str, object] = {**self._facts, "shards": number_list(kept)}
+            facts["seconds"] = round(max(map(until.__getitem__, kept)) - now, 3)
+            self._parts.on_event(Event("shards_not_freed", logging.WARNING, facts))
 
     def check_end(self) -> None:
         """Record it if the member leaves and no shard is left."""

@@ -189,7 +189,7 @@ class Assignment:
             # it, or the consumer is closing.
             return ()
         for shard in shards:
-            facts = {"stream": ascii(shard.stream), "shard": shard.number}
+            facts = {"stream": shard.stream, "shard": shard.number}
             self._config.on_event(Event("shard_found", logging.INFO, facts))
         return shards
 
@@ -222,8 +222,9 @@ class Assignment:
     def _check_shared(self, call: str) -> None:
         if self.owned is not None:
             raise UsageError(
-                f"{call}() chooses the shards of this consumer, but the members of its "
-                f"group divide all shards among them; use admin.move(...), or "
+                f"{call}() chooses what this consumer reads, but the members of its "
+                f"group divide all shards among them; name all streams when you create "
+                f"the consumer, move a shard with admin.move(...), or use "
                 f"ownership='shared'"
             )
 

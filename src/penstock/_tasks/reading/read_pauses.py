@@ -87,6 +87,16 @@ class ReadPauses:
         await self._connection.unblock_until(asked.begun)
         await asyncio.shield(asked.done)
 
+    async def interrupt(self) -> None:
+        """Wait until the reply to a read under way is recorded.
+
+        The server ends a blocked read for it.
+
+        Raises:
+            ClosedError: The consumer closed before.
+        """
+        await self.between_reads(_nothing)
+
     async def run(self) -> None:
         """Run the functions that wait, in their order; called between two reads.
 
@@ -119,3 +129,6 @@ class ReadPauses:
         self._closed = True
         while self._queue:
             self._queue.popleft().settle(ClosedError("consumer"))
+
+
+async def _nothing(_: Connection) -> None: ...

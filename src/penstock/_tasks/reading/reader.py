@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -16,17 +16,15 @@ from penstock import _clock
 from penstock._connection.reading_connection import ReadingConnection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.protocol import commands
-from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._core.reading.blocking import POLL, Blocking
 from penstock._core.reading.cursor import Cursor, Read, ReadNew, ReadPending
-from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.reading.read_fence import ReadFence, Ticket
+from penstock._tasks.reading.read_budget import ReadBudget
+from penstock._tasks.reading.read_fence import ReadFence
 from penstock._tasks.reading.read_pauses import ReadPauses
+from penstock._tasks.reading.read_request import ReadRequest
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import EXAMINE_EVERY
 from penstock._tasks.reading.stream_checks import ReadEntries, StreamChecks
@@ -49,14 +47,11 @@ class ReaderHooks:
     """What a reader asks of others.
 
     Attributes:
-        budget: Returns how many entries may be read, given how many more the last read
-            could have returned. After it has returned 0, `resume` will be called.
         split_by_slot: Makes each slot be read by a reader of its own; returns False if
             that is so already.
         on_recovered: Called when all own pending entries of a shard have been read.
     """
 
-    budget: Callable[[int], int]
     split_by_slot: Callable[[], Awaitable[bool]]
     on_recovered: Callable[[], None]
 
@@ -74,6 +69,7 @@ class Reader(StoppableTask):
         entry_queue: Is notified of new entries.
         claims: Claims the consumer's own entries in the group that is read; None for
             REALTIME.
+        budget: The read budget that this reader shares with others.
         hooks: What the reader asks of others.
         on_event: Receives repairs and refusals.
         fence: Decides what may be read and recorded, where shards are owned. Then there
@@ -83,7 +79,6 @@ class Reader(StoppableTask):
         connection: The reader's connection.
         pauses: Runs functions between two reads.
         recovery: Reads the consumer's own pending entries; None for REALTIME.
-        is_waiting: Whether the reader waits for a budget.
     """
 
     def __init__(
@@ -95,6 +90,7 @@ class Reader(StoppableTask):
         ledger: Ledger,
         entry_queue: EntryQueue,
         claims: OwnClaims | None,
+        budget: ReadBudget,
         hooks: ReaderHooks,
         on_event: OnEvent,
         fence: ReadFence | None = None,
@@ -111,18 +107,14 @@ class Reader(StoppableTask):
         self._longest_block = min(BLOCK, longest)
         self._hooks = hooks
         self._fence = fence
-        # That of the last read.
-        self._ticket: Ticket | None = None
         # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
-        self.is_waiting = False
+        self._budget = budget.join(self.resume)
         self._on_event = on_event
         self._checks = StreamChecks(connection, member, cursor, ledger, on_event)
         self.pauses = ReadPauses(connection, self.resume)
-        self._sizes = ReadSizes()
-        self._blocking = Blocking()
-        # Whether it was reported that the server does not let this reader wait.
-        self._poll_reported = False
+        self._sizes = budget.sizes
+        self._request = ReadRequest(connection, member, fence, on_event)
         self.recovery = (
             None
             if claims is None
@@ -136,8 +128,6 @@ class Reader(StoppableTask):
                 fence=fence,
             )
         )
-        # The budget that the last read left unused because its size was limited.
-        self._unfilled = 0
 
     async def run(self) -> None:
         """Read until stopped, over any number of reconnects."""
@@ -147,6 +137,7 @@ class Reader(StoppableTask):
                 while not self._stopping:
                     await self._read_until_lost()
         finally:
+            self._budget.leave()
             self.pauses.close()
             with anyio.CancelScope(shield=True):
                 await self.connection.current.aclose()
@@ -155,15 +146,16 @@ class Reader(StoppableTask):
         try:
             await self._read()
         except ConnectionLost as error:
+            self._budget.give_back()
             if self._stopping:
                 return
             await self.connection.reconnect(error.reason)
-            self._blocking.connected()
+            self._request.blocking.connected()
             self._checks.reconnected()
             self._cursor.connected()
 
     def resume(self) -> None:
-        """Continue reading, if there was no budget."""
+        """Continue, if this reader waits for something else than the server."""
         self._wake.set()
 
     async def stop(self) -> None:
@@ -181,31 +173,32 @@ class Reader(StoppableTask):
 
     async def _read(self) -> None:
         while not self._stopping:
-            await self.pauses.run()
+            if self.pauses.any:
+                self._budget.give_back()
+                await self.pauses.run()
             if self._stopping:
                 return  # it was told to while one of the functions ran
             self._stop_if(await self._checks.before_read())
             budget = self._read_budget()
-            read = self._next(budget) if budget else None
-            match read:
+            match self._next(budget) if budget else None:
                 case None:
-                    self.is_waiting = not budget
+                    self._budget.give_back()
                     with anyio.move_on_after(
                         EXAMINE_EVERY if self._cursor.broken else None
                     ):
                         await self._wake.wait()
-                    self.is_waiting = False
-                case ReadPending():
+                case ReadPending() as read:
                     await self._recover(read)
-                case ReadNew():
+                    self._budget.give_back()
+                case ReadNew() as read:
                     await self._read_new(read, budget)
+                    self._budget.give_back()
 
     def _read_budget(self) -> int:
         """Return how many entries may be read now; `resume` is called after 0."""
         if self._fence is not None and not self._fence.may_read():
             return 0
-        left, self._unfilled = self._unfilled, 0
-        return self._hooks.budget(left)
+        return self._budget.ask()
 
     def _next(self, budget: int) -> Read | None:
         return self._cursor.next(
@@ -222,12 +215,13 @@ class Reader(StoppableTask):
             self._stopping = True
 
     async def _read_new(self, read: ReadNew, budget: int) -> None:
+        may_wait = read.wait and not self._budget.is_turn
         block = (
             min(self._longest_block, EXAMINE_EVERY)
             if self._cursor.broken
             else self._longest_block
         )
-        wait = self._blocking.wait(block) if read.wait else 0.0
+        wait = self._request.blocking.wait(block) if may_wait else 0.0
         positions, trimmed = read.positions, self._checks.trimmed
         shards, connection = len(positions), self.connection
         checked = await trimmed.before_read(positions)
@@ -236,7 +230,7 @@ class Reader(StoppableTask):
         # suspended before that.
         asked_at = _clock.boottime()
         try:
-            came = await self._ask(read, wait)
+            came = await self._request.send(read, wait)
         except ConnectionLost:
             self._sizes.lost(shards, read.count)
             raise
@@ -248,69 +242,37 @@ class Reader(StoppableTask):
         if refused:
             await self._refused(came)
             return
-        if most == read.count < budget:
-            self._unfilled = max(0, budget - read.count * shards)
-        if not came and read.wait and self._member is None:
+        full = most == read.count
+        left = max(0, budget - read.count * shards) if full else 0
+        self._budget.used(full=full, left=left)
+        if not came and may_wait and self._member is None:
             await self._checks.check_one(positions)
         # A cancellation during a check would leave the entries unrecorded.
         connection.unrecorded = bool(came)
         came = await self._checks.without_recreated(came)
         connection.unrecorded = False
-        if self._fence is not None and not self._fence.is_valid(self._ticket):
+        if not self._request.is_valid:
             return  # the shard was given up meanwhile, and the next owner has them
         self._entry_queue.waiters.notify_ready(self._record_new(read, came, asked_at))
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
             await trimmed.check(positions)
-        if read.wait and not came:
+        if may_wait and not came:
             await self._pause(block, _clock.boottime() - asked_at)
-
-    async def _ask(self, read: ReadNew, wait: float) -> Any:
-        """Read, without BLOCK if the server refuses only that."""
-        came = await self._request(read, wait)
-        refused = wait and isinstance(came, ErrorReply)
-        if not refused or not self._blocking.may_refuse(came):
-            return came
-        polled = await self._request(read, 0.0)
-        if isinstance(polled, ErrorReply):
-            return polled
-        self._blocking.refused = True
-        self._report_poll(reply=came.text)
-        return polled
-
-    async def _request(self, read: ReadNew, wait: float) -> Any:
-        """Send a read; return its reply, or None if it must not be recorded."""
-        fence, command = self._fence, self._read_command(read, wait)
-        if fence is None:
-            [came] = await self.connection.ask([command], wait)
-            return came
-        self._ticket = ticket = fence.read_sent()
-        try:
-            came, *behind = await self.connection.ask([command, *fence.behind], wait)
-        except BaseException:  # a read that was cancelled may be executed later as well
-            fence.read_lost(ticket)
-            raise
-        is_ours = fence.read_answered(ticket, behind)
-        return came if is_ours or isinstance(came, ErrorReply) else None
 
     async def _pause(self, wait: float, took: float) -> None:
         """Wait after a read that brought nothing, if the server did not."""
         if self._stopping or self.pauses.any:
             return  # this reader has asked the server to end the read
-        seconds = self._blocking.pause(wait, took)
+        seconds = self._request.blocking.pause(wait, took)
         if not seconds:
             return
-        self._report_poll()
+        self._request.report_poll()
         with anyio.move_on_after(seconds):
             # A budget is no reason to read earlier.
             while not self.pauses.any:
                 await self._wake.wait()
-
-    def _report_poll(self, **facts: object) -> None:
-        if not self._poll_reported:
-            self._poll_reported = True
-            self._on_event(Event("polling", facts={"interval": POLL, **facts}))
 
     def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
         """Record entries in the ledger; return how many can be taken.
@@ -337,23 +299,13 @@ class Reader(StoppableTask):
             )
         return count
 
-    def _read_command(self, read: ReadNew, wait: float) -> Command:
-        keys = [position.shard.key for position in read.positions]
-        block = int(wait * 1000) if wait else None
-        if self._member is None:
-            after = [position.after for position in read.positions]
-            return commands.xread(keys, after, read.count, block)
-        group = self._member.group
-        name = self._member.name_in(read.positions[0].shard)
-        noack = self._member.noack
-        return commands.xreadgroup(group, name, keys, read.count, block, noack=noack)
-
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
         recovery, position = self.recovery, read.position
         assert recovery is not None  # noqa: S101 - only a group has pending entries
         with self._ledger.deliveries.recovering(position.shard):
             refused = await recovery.read_page(read, self._recovered)
+            self._budget.used(full=position.recovering, left=0)
             if refused is not None:
                 await self._refused(refused)
             elif not position.recovering:
@@ -369,6 +321,7 @@ class Reader(StoppableTask):
             self._connector.progress()
 
     async def _refused(self, error: ErrorReply) -> None:
+        self._budget.give_back()
         if error.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
             refused = await self._checks.health.examine(self._cursor.positions)

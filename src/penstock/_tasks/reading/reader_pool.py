@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.protocol.commands import Command
@@ -38,9 +37,6 @@ class ReaderPool:
     Args:
         connector: Makes connections.
         cursors: The cursors, each with the shards that are read together.
-        budget: Returns how many entries may be read, given the time and how many more
-            the last read could have returned. After it has returned 0, `resume` will
-            be called.
         spawn: Runs a reader in the background.
         make: Creates a reader.
     """
@@ -50,13 +46,11 @@ class ReaderPool:
         connector: Connector,
         cursors: SlotCursors,
         *,
-        budget: Callable[[float, int], int],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         make: MakeReader,
     ) -> None:
         self._connector = connector
         self._cursors = cursors
-        self._budget = budget
         self._spawn = spawn
         self._make = make
         # The readers by the identity of their cursors.
@@ -76,21 +70,6 @@ class ReaderPool:
             await reader.stop()
             await reader.ended()
             self._readers.pop(id(cursor), None)
-
-    def budget(self, left: int = 0) -> int:
-        """Return one reader's share of the read budget.
-
-        Args:
-            left: The budget that the reader's last read did not use.
-        """
-        budget = self._budget(_clock.boottime(), left)
-        readers = self._readers.values()
-        if budget and len(readers) > 1:
-            # The ledger no longer wakes a reader that found no budget before.
-            for reader in readers:
-                if reader.is_waiting:
-                    reader.resume()
-        return -(-budget // len(readers))
 
     @property
     def stranded(self) -> Sequence[Shard]:
@@ -118,7 +97,7 @@ class ReaderPool:
         return max((each.silent_for(now) for each in connections), default=0.0)
 
     def resume(self) -> None:
-        """Continue reading, if there was no budget."""
+        """Wake all readers, to look for something else to do."""
         for reader in self._readers.values():
             reader.resume()
 
@@ -147,6 +126,17 @@ class ReaderPool:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def replies_recorded(self, shard: Shard) -> None:
+        """Wait until what reads of a shard brought is recorded, if they were sent.
+
+        Raises:
+            ClosedError: The consumer closed before.
+        """
+        cursor = self._cursors.find(shard)
+        reader = None if cursor is None else self._readers.get(id(cursor))
+        if reader is not None:
+            await reader.pauses.interrupt()
 
     async def fetch(
         self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries

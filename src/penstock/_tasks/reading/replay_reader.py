@@ -16,7 +16,6 @@ import anyio
 
 from penstock._connection.connection import Connection, Replies
 from penstock._connection.reconnect import Connector, open_connector
-from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.request_size import RequestSize
@@ -41,7 +40,7 @@ class ReplayRange:
 
     Attributes:
         stream: The stream's name.
-        numbers: The numbers of its shards; None for all of them.
+        shards: Its shards to read; None for all of them.
         search: Whether its shards are looked for by name, and not by its record.
         low: The lowest id, or the first moment.
         high: The highest id, or the last moment.
@@ -50,7 +49,7 @@ class ReplayRange:
     """
 
     stream: str
-    numbers: Sequence[int] | None
+    shards: Sequence[Shard] | None
     search: bool
     low: EntryId | datetime
     high: EntryId | datetime
@@ -74,7 +73,7 @@ async def replay_pages(
             example.
         ConnectionLost: The connection ended before the first page.
     """
-    owner = {"client": "replay", "streams": ascii(reach.stream)}
+    owner = {"client": "replay", "streams": (reach.stream,)}
     async with open_connector(url, on_event, credentials, **owner) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
         try:
@@ -112,13 +111,12 @@ class _Reader:
 
     async def find_bounds(self, reach: ReplayRange) -> ShardMerge:
         """Find the shards, and the last id of each of them."""
-        if reach.numbers is None:
+        shards = reach.shards
+        if shards is None:
             records = ShardRecords(
                 self._connection.calls, self._on_event, search=reach.search
             )
             shards = await records.watch(reach.stream)
-        else:
-            shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
         ask = [commands.xrevrange_last(shard.key) for shard in shards]
         bounds = []
         for shard, reply in zip(shards, await self._connection.calls(ask), strict=True):

@@ -252,7 +252,7 @@ class ShardDiscovery:
         """Keep a stream's known shards, look for no more, and report that once."""
         if stream in self._streams:
             self.refused[stream] = error
-            facts = {"stream": ascii(stream), "reply": error.text}
+            facts = {"stream": stream, "reply": error.text}
             self._on_event(Event("looking_refused", logging.INFO, facts))
             self.ignore(stream)
 

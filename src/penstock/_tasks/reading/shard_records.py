@@ -261,5 +261,5 @@ class ShardRecords(StoppableTask):
         """Report once that a record can't be read."""
         if stream not in self._reported:
             self._reported.add(stream)
-            facts = {"stream": ascii(stream), "reply": reply}
+            facts = {"stream": stream, "reply": reply}
             self._on_event(Event(name, level, facts))

@@ -116,5 +116,5 @@ class SilenceWatch:
 
     def _report(self, name: str, level: int, **facts: object) -> None:
         seconds = round(_clock.monotonic() - (self._began or 0.0), 3)
-        group = {"group": ascii(self._group), "seconds": seconds}
+        group = {"group": self._group, "seconds": seconds}
         self._on_event(Event(name, level, {**group, **facts}))

@@ -106,7 +106,7 @@ class StreamChecks:
             self.trimmed.idle = False
 
     async def before_read(self) -> ServerError | None:
-        """Check doubtful streams for being recreated, and examine broken shards.
+        """Check whether streams were recreated; examine refused and broken shards.
 
         Returns:
             The refusal that leaves nothing to read, if there was one.
@@ -124,6 +124,10 @@ class StreamChecks:
                     await self.recreated.check_after_outage(position, compare=compare)
                 else:
                     await self.recreated.check(position)
+        if refused := [each for each in self._cursor.positions if each.refused]:
+            for position in refused:
+                position.refused = False
+            return await self.health.examine(refused)
         if (
             broken := self._cursor.broken
         ) and _clock.boottime() >= self.health.examine_at:

@@ -78,6 +78,7 @@ class Delivery:
         async with open_connector(
             self.url, self.on_event, self.credentials, client="producer"
         ) as connector:
+            sender.server = connector.address.endpoint.place
             connection = await connector.first(self.open_timeout, self._require)
             async with _abort_timer() as set_abort_timer, task_group() as group:
                 flusher = self._flusher(connector, connection)

@@ -35,6 +35,7 @@ from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock._core.sending.requests import SendBatch, SendRequest, without
 from penstock._tasks.sending.linger import Linger
 from penstock._tasks.sending.outcomes import Outcomes, Ticket
+from penstock._tasks.sending.send_meter import SendMeter
 from penstock._tasks.shard_checks import ShardChecks
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
@@ -93,11 +94,13 @@ class SendQueue(Protocol):
         accumulator: The messages.
         queued: Set when there is a message to send.
         shard_checks: Whether streams are spread as their records say.
+        meter: Counts and times messages.
     """
 
     accumulator: Accumulator[Ticket]
     queued: AutoResetEvent
     shard_checks: ShardChecks
+    meter: SendMeter
 
     def refused(self, stream: str) -> None:
         """Record that the messages of a stream may not be sent."""
@@ -147,7 +150,9 @@ class Flusher:
         self._wakeup = queue.queued
         self._linger = Linger(options.linger, self._wakeup.set)
         self._on_event = on_event
-        self._outcomes = Outcomes(on_event)
+        self._outcomes = Outcomes(on_event, queue.meter)
+        queue.meter.lost_for = self._lost_for
+        queue.meter.server_version = lambda: connector.server_version
         # Shielded: a failure in another task must not keep this one from sending the
         # queued messages. `stop` cancels it.
         self._scope = anyio.CancelScope(shield=True)
@@ -177,6 +182,9 @@ class Flusher:
             self.settle()
             with anyio.CancelScope(shield=True):
                 await self._connection.aclose()
+
+    def _lost_for(self) -> float:
+        return self._connection.lost_for
 
     def settle(self) -> None:
         """Settle all messages without an outcome: no more will be sent."""

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from penstock._core.metrics.sends import SendOutcome
 from penstock._core.protocol.replies import CONNECTION_ENDED, ErrorReply, send_failed
 from penstock._core.sending import durability
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.reporting import id_list, report_sends, stream_list
+from penstock._tasks.sending.send_meter import SendMeter
 from penstock.errors import NotDurable, PenstockError, SendFailed, SendUnknown
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt, Shard
@@ -29,10 +31,12 @@ class Outcomes:
     Args:
         on_event: Called with the number of messages that failed or whose outcome is
             unknown.
+        meter: Counts and times messages.
     """
 
-    def __init__(self, on_event: OnEvent) -> None:
+    def __init__(self, on_event: OnEvent, meter: SendMeter) -> None:
         self._on_event = on_event
+        self._meter = meter
         # Whether it was reported that durability can't be verified.
         self._unverified = False
 
@@ -40,6 +44,8 @@ class Outcomes:
         self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
     ) -> list[ErrorReply]:
         """Set the outcomes of messages; return the replies that refused one."""
+        if self._meter.on:
+            self._record(requests, outcomes)
         refused: list[ErrorReply] = []
         doubtful: list[SendRequest[Ticket]] = []
         doubt = ""
@@ -80,6 +86,20 @@ class Outcomes:
             self._on_event(Event("send_not_durable", facts=facts))
         return refused
 
+    def _record(
+        self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
+    ) -> None:
+        by_outcome: dict[SendOutcome, list[SendRequest[Ticket]]] = {}
+        for request, outcome in zip(requests, outcomes, strict=True):
+            kind: SendOutcome = "stored"
+            if isinstance(outcome, NotDurable):
+                kind = "not_durable"
+            elif type(outcome) is not bytes:
+                kind = "unknown" if request.unanswered else "failed"
+            by_outcome.setdefault(kind, []).append(request)
+        for kind, those in by_outcome.items():
+            self._meter.record(those, kind)
+
     def check_durability(
         self,
         requests: Sequence[SendRequest[Ticket]],
@@ -102,6 +122,7 @@ class Outcomes:
         self, lost: list[SendRequest[Ticket]], reason: str, hint: str = ""
     ) -> None:
         """Fail messages that were written and may be stored."""
+        self._meter.record(lost, "unknown")
         for request in lost:
             fail(request.ticket, SendUnknown(request.shard.stream, reason, hint))
         report_sends(self._on_event, "send_unknown", lost, reason)
@@ -110,18 +131,20 @@ class Outcomes:
         self, left: list[SendRequest[Ticket]], code: str, reason: str
     ) -> None:
         """Fail messages that were not written and will not be."""
+        self._meter.record(left, "failed")
         for request in left:
             fail(request.ticket, SendFailed(request.shard.stream, code, reason))
         report_sends(self._on_event, "send_failed", left, reason)
 
     def refused(self, left: list[SendRequest[Ticket]], error: PenstockError) -> None:
         """Fail messages that were not written, because of what their sender did."""
+        self._meter.record(left, "failed")
         for request in left:
             fail(request.ticket, error)
         report_sends(self._on_event, "send_failed", left, str(error))
 
 
-def fail(ticket: Ticket, error: PenstockError) -> None:
+def fail(ticket: Ticket, error: BaseException) -> None:
     """Set a message's error, if its caller still waits."""
     if not ticket.done():
         ticket.set_exception(error)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from penstock._core.messages.envelope import PAYLOAD
 from penstock._core.sending.requests import Durability
+from penstock._tasks.send_hooks import SendHooks
 from penstock.codecs import Encode
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
@@ -31,6 +32,7 @@ class SendDefaults(Struct, frozen=True):
         field: The name of the payload's field.
         special: Whether the timeout, the retention, `replicas` or `durable` changes how
             a message is sent.
+        hooks: The functions that see each message first; None if there are none.
     """
 
     encode: Encode
@@ -40,6 +42,7 @@ class SendDefaults(Struct, frozen=True):
     durable: bool = False
     field: bytes = PAYLOAD
     special: bool = False
+    hooks: SendHooks | None = None
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class SendDefaults(Struct, frozen=True):
         replicas: int = 0,
         durable: bool = False,
         field: bytes = PAYLOAD,
+        hooks: SendHooks | None = None,
     ) -> SendDefaults:
         """Create the defaults.
 
@@ -61,7 +65,7 @@ class SendDefaults(Struct, frozen=True):
         flag(durable, "durable")
         special = timeout is not None or retention not in (None, KEEP_ALL)
         special = special or replicas > 0 or durable
-        return cls(encode, timeout, retention, replicas, durable, field, special)
+        return cls(encode, timeout, retention, replicas, durable, field, special, hooks)
 
     def override(
         self,
@@ -72,6 +76,7 @@ class SendDefaults(Struct, frozen=True):
         replicas: int | None = None,
         durable: bool | None = None,
         field: bytes | None = None,
+        hooks: SendHooks | None = None,
     ) -> SendDefaults:
         """Return these defaults with the given options replaced.
 
@@ -85,6 +90,7 @@ class SendDefaults(Struct, frozen=True):
             replicas=self.replicas if replicas is None else replicas,
             durable=self.durable if durable is None else durable,
             field=self.field if field is None else field,
+            hooks=self.hooks if hooks is None else hooks,
         )
 
 

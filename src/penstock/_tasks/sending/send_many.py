@@ -27,14 +27,29 @@ from penstock.errors import (
     ShardsDiffer,
     UsageError,
 )
-from penstock.outgoing import Outcome, Outgoing, SendOptions
+from penstock.outgoing import ManyMessages, Outcome, Outgoing, SendOptions
 
-__all__ = ["Pack", "SendResults"]
+__all__ = ["Pack", "SendResults", "check_messages"]
 
-Pack: TypeAlias = Callable[[Outgoing[Any]], SendRequest[Ticket]]
+Pack: TypeAlias = Callable[[Outgoing[Any], ManyMessages], SendRequest[Ticket]]
 # The defaults, the stream, and the options that the call chose.
 Route: TypeAlias = tuple[SendDefaults, str, SendOptions]
 _Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
+
+
+def check_messages(messages: Any, *kinds: type) -> None:
+    """Check that messages are of one of some kinds of iterables, and no payload.
+
+    Raises:
+        ConfigurationError: They are not.
+    """
+    if isinstance(messages, str | bytes | bytearray | memoryview | Mapping) or (
+        not isinstance(messages, kinds)
+    ):
+        raise ConfigurationError(
+            f"messages of type {type(messages).__name__} can't be sent; pass a "
+            f"list, or another iterable, of payloads or Outgoing"
+        )
 
 
 class SendResults:
@@ -50,17 +65,12 @@ class SendResults:
     """
 
     def __init__(self, sender: Sender, route: Route, messages: Any, pack: Pack) -> None:
-        if isinstance(messages, str | bytes | bytearray | memoryview | Mapping) or (
-            not isinstance(messages, Iterable | AsyncIterable)
-        ):
-            raise ConfigurationError(
-                f"messages of type {type(messages).__name__} can't be sent; pass a "
-                f"list, or another iterable, of payloads or Outgoing"
-            )
+        check_messages(messages, Iterable, AsyncIterable)
         self._sender = sender
         self._route = route
         self._messages: Iterable[Any] | AsyncIterable[Any] = messages
         self._pack = pack
+        self._many = ManyMessages()
         self._begun = False
 
     def __await__(self) -> Generator[Any, None, list[Outcome]]:
@@ -87,21 +97,25 @@ class SendResults:
         # Messages that were queued and whose outcome is not yielded yet, in order.
         # Their number is bounded by what the producer may hold.
         window: deque[Ticket | _Failure] = deque()
-        async with aclosing(_one_by_one(self._messages)) as messages:
-            async for message in messages:
-                window.append(await self._put(message))
-                while window and (
-                    _known(window[0]) or len(window) > self._sender.max_messages
-                ):
-                    yield await _outcome(window.popleft())
-        while window:
-            yield await _outcome(window.popleft())
+        try:
+            async with aclosing(_one_by_one(self._messages)) as messages:
+                async for message in messages:
+                    window.append(await self._put(message))
+                    while window and (
+                        _known(window[0]) or len(window) > self._sender.max_messages
+                    ):
+                        yield await _outcome(window.popleft())
+            while window:
+                yield await _outcome(window.popleft())
+        finally:
+            self._many.ended()
 
     async def _put(self, message: Any) -> Ticket | _Failure:
         if not isinstance(message, Outgoing):
             message = Outgoing(message)
         try:
-            request = self._pack(message)
+            self._many.count += 1
+            request = self._pack(message, self._many)
             if (wait := self._sender.put(request)) is not None:
                 await wait
         except (ConfigurationError, SendFailed) as error:

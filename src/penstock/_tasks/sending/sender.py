@@ -10,6 +10,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock import _clock
 from penstock._connection.fork import notify_on_fork
@@ -24,6 +25,7 @@ from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.outcomes import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
+from penstock._tasks.sending.send_meter import SendMeter
 from penstock._tasks.sending.shard_choice import ShardChoice
 from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock._tasks.wakeups import AutoResetEvent, Generation
@@ -39,7 +41,7 @@ from penstock.errors import (
 )
 from penstock.events import OnEvent
 from penstock.message import Shard
-from penstock.outgoing import MessageOptions, SendOptions
+from penstock.outgoing import ManyMessages, MessageOptions, SendOptions
 from penstock.sharding import Spread
 
 __all__ = ["BufferLimits", "Sender"]
@@ -76,6 +78,11 @@ class Sender:
         on_event: Called with the number of messages that timed out.
         idempotent: Whether a script stores messages only once, which bounds the number
             of their words.
+        meter: Counts and times messages.
+
+    Attributes:
+        meter: Counts and times messages.
+        server: The host and port of the server, once it is known.
     """
 
     def __init__(
@@ -85,7 +92,10 @@ class Sender:
         on_event: OnEvent,
         *,
         idempotent: bool = False,
+        meter: SendMeter | None = None,
     ) -> None:
+        self.meter = meter or SendMeter()
+        self.server: tuple[str, int] | None = None
         self._limits = limits
         self._max_batch = limits.max_batch
         self._on_event = on_event
@@ -151,7 +161,9 @@ class Sender:
         self.shut()
         self._deadlines.stop()
         while self._waiting:
-            _, turn = self._waiting.popitem(last=False)
+            request, turn = self._waiting.popitem(last=False)
+            self.meter.record((request,), "failed")
+            fail(request.ticket, ClosedError("producer"))
             if not turn.done():
                 turn.set_exception(ClosedError("producer"))
 
@@ -171,7 +183,7 @@ class Sender:
         shard_keys.single(stream)
         choose(defaults, **choices)
 
-    def pack(
+    def pack(  # noqa: C901 - calls would cost each message
         self,
         defaults: SendDefaults,
         stream: str,
@@ -180,6 +192,7 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         *,
         choices: MessageOptions | None = None,
+        many: ManyMessages | None = None,
     ) -> SendRequest[Ticket]:
         """Pack a message.
 
@@ -188,6 +201,10 @@ class Sender:
             UsageError: The producer was opened in another event loop or thread.
             ConfigurationError: Something in the message cannot be sent.
         """
+        if defaults.hooks is not None:
+            return self._announce(
+                defaults, stream, payload, key, headers, choices=choices, many=many
+            )
         # To find out which loop is running takes longer, so only the first message of a
         # batch does that check.
         if get_ident() != self._thread or not self.accumulator.held:
@@ -219,7 +236,38 @@ class Sender:
             chosen = choose(defaults, **(choices or {}))
             return self._special(shard, fields, size, chosen)
         command = commands.xadd(shard.key, fields)
-        return SendRequest(shard, command, size, self._loop.create_future())
+        request = SendRequest(shard, command, size, self._loop.create_future())
+        if self.meter.on:
+            self.meter.begin(request)
+        return request
+
+    def _announce(
+        self,
+        defaults: SendDefaults,
+        stream: str,
+        payload: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        *,
+        choices: MessageOptions | None,
+        many: ManyMessages | None,
+    ) -> SendRequest[Ticket]:
+        """Pack a message after the hooks have seen it, and have them hear of it."""
+        assert defaults.hooks is not None  # noqa: S101 - see `pack`
+        announced = defaults.hooks.announce(
+            stream, payload, key, headers, many=many, server=self.server
+        )
+        defaults = replace(defaults, hooks=None)
+        headers = announced.outgoing.headers
+        try:
+            request = self.pack(
+                defaults, stream, payload, key, headers, choices=choices
+            )
+        except BaseException as error:
+            announced.settle(error)
+            raise
+        announced.settle_with(request.ticket)
+        return request
 
     def _special(
         self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: MessageChoices
@@ -234,7 +282,10 @@ class Sender:
         if durability is not None:
             self.accumulator.needs_durability = True
         ticket = self._loop.create_future()
-        return SendRequest(shard, command, size, ticket, deadline, durability)
+        request = SendRequest(shard, command, size, ticket, deadline, durability)
+        if self.meter.on:
+            self.meter.begin(request)
+        return request
 
     def _shard(
         self,
@@ -283,6 +334,9 @@ class Sender:
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(request.size):
             self._hurry()
+            # Another exception than the one that is raised: that one holds this frame,
+            # which holds the message.
+            fail(request.ticket, BufferFull(accumulator.held, accumulator.size))
             raise BufferFull(accumulator.held, accumulator.size)
         accumulator.add(request)
         self.queued.set()
@@ -298,6 +352,7 @@ class Sender:
             del turn
             # The message is still waiting if its caller was cancelled.
             if self._waiting.pop(request, None) is not None:
+                fail(request.ticket, _withdrawn(request))
                 self._admit_waiting()
 
     def on_settled(self) -> None:
@@ -316,6 +371,8 @@ class Sender:
                 accumulator.add(request)
                 turn.set_result(None)
                 self.queued.set()
+            else:
+                fail(request.ticket, _withdrawn(request))
             del waiting[request]
 
     def _expire(self, now: float) -> float:
@@ -323,11 +380,14 @@ class Sender:
         late = [one for one in self._waiting if one.deadline <= now]
         for request in late:
             turn = self._waiting.pop(request)
+            fail(request.ticket, _too_late(request))
             if not turn.done():
                 turn.set_exception(_too_late(request))
         unwritten, in_flight = self.accumulator.overdue(now)
         for request in unwritten:
             fail(request.ticket, _too_late(request))
+        self.meter.record((*late, *unwritten), "failed")
+        self.meter.record(in_flight, "unknown")
         in_flight = [request for request in in_flight if not request.ticket.done()]
         for request in in_flight:
             stream = request.shard.stream
@@ -357,6 +417,11 @@ class Sender:
         target = self.accumulator.added
         while self.accumulator.settled < target:
             await self._settled.wait()
+
+
+def _withdrawn(request: SendRequest[Ticket]) -> SendFailed:
+    reason = "its call was cancelled while it waited for space"
+    return SendFailed(request.shard.stream, "CANCELLED", reason)
 
 
 def _too_late(request: SendRequest[Ticket]) -> SendFailed:

@@ -1,0 +1,1 @@
+"""Metrics: what attempts and sends are counted and timed in."""
