@@ -13,7 +13,8 @@ trimmed = await admin.trim("orders", ACKED)
 
 from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
-from penstock.admin._dead_letter import DeadLetter
+from penstock.admin._claims import Claimed
+from penstock.admin._dead_letter import DeadLetter, DeadLetterCount
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._functions import (
     group_state,
@@ -25,7 +26,10 @@ from penstock.admin._functions import (
     trim,
     trim_losses,
 )
+from penstock.admin._group_changes import EntryLosses
+from penstock.admin._group_facts import GroupConsumer
 from penstock.admin._owners import GroupMember, OwnedShard, Owners
+from penstock.admin._reset_effect import ResetEffect
 from penstock.admin._shard_moves import ShardMove
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, TrimTo
@@ -37,14 +41,19 @@ DeadLetterOffice = DeadLetterAdmin
 
 __all__ = [
     "Admin",
+    "Claimed",
     "DeadLetter",
     "DeadLetterAdmin",
+    "DeadLetterCount",
     "DeadLetterOffice",
+    "EntryLosses",
+    "GroupConsumer",
     "GroupMember",
     "GroupStanding",
     "GroupState",
     "OwnedShard",
     "Owners",
+    "ResetEffect",
     "ShardMove",
     "TrimLoss",
     "TrimTo",

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from penstock._connection.address import Address
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.protocol import commands, replies
@@ -137,10 +138,24 @@ class AdminConnection:
                 raise self.refusal(what, reply)
         return answers
 
+    @property
+    def server(self) -> str:
+        """The server's name: `host:port` or the socket's path; empty while closed."""
+        return self._connector.address.name if self._connector else ""
+
+    @property
+    def address(self) -> Address | None:
+        """The server's address, with the login; None while closed."""
+        return self._connector.address if self._connector else None
+
+    @property
+    def protocol(self) -> int | None:
+        """The version of RESP that the connection speaks; None while closed."""
+        return self._connection.protocol if self._connection else None
+
     def refusal(self, command: str, reply: ErrorReply) -> ServerError:
         """Return the exception for an error reply."""
-        server = self._connector.address.name if self._connector else ""
-        return refusal(server, command, reply)
+        return refusal(self.server, command, reply)
 
 
 async def count_above(

@@ -11,7 +11,26 @@ from penstock._core.protocol.replies import RawEntry
 from penstock.fields import Fields, Headers
 from penstock.message import EntryId
 
-__all__ = ["DeadLetter", "DeadLetterList", "parse_entry"]
+__all__ = ["DeadLetter", "DeadLetterCount", "DeadLetterList", "parse_entry"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterCount:
+    """The number of dead letters with one error, of one group.
+
+    Attributes:
+        error: The exception's type; empty for those without an exception.
+        group: The group that gave the messages up.
+        letters: Their number.
+        first: The id of the oldest of them.
+        last: The id of the newest of them.
+    """
+
+    error: str
+    group: str
+    letters: int
+    first: EntryId
+    last: EntryId
 
 
 @dataclass(frozen=True, slots=True, repr=False)

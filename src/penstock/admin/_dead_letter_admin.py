@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from penstock._core.messages.envelope import FIELD
 from penstock._core.protocol import commands
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letter import DeadLetter, DeadLetterList
+from penstock.admin._dead_letter import (
+    DeadLetter,
+    DeadLetterCount,
+    DeadLetterList,
+)
 from penstock.admin._selected_dead_letters import SelectedDeadLetters
 from penstock.admin._selection import Before, Id, Ids, Location, Selection, Where
 
@@ -104,6 +108,37 @@ class DeadLetterAdmin:
         selection = Selection.of("read", stream, dead_letters, ids=[id], field=field)
         found = await self.select(selection).list()
         return found[0] if found else None
+
+    async def summary(
+        self,
+        stream: str,
+        *,
+        where: Where | None = None,
+        before: Before | None = None,
+        dead_letters: str | None = None,
+    ) -> Sequence[DeadLetterCount]:
+        """Count dead letters by error and group, the highest number first.
+
+        All of them are read.
+
+        Args:
+            stream: The stream that the dead letters come from.
+            where: A function that returns whether a dead letter is counted; default:
+                all are.
+            before: Only those that were added before a moment (an aware `datetime`), or
+                before the dead letter with this id.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
+
+        Example:
+            ```python
+            for count in await admin.dead.summary("orders"):
+                print(count.letters, count.error, count.group)
+            ```
+        """
+        selection = Selection.of(
+            "summary", stream, dead_letters, where=where, before=before
+        )
+        return await self.select(selection).summary()
 
     async def redrive(
         self,

@@ -185,7 +185,7 @@ class Redrive:
     def report(self) -> None:
         """Report dead letters that were refused, and messages that were duplicated."""
         on_event = self._connection.on_event
-        facts: dict[str, Any] = {"dead_letters": ascii(self._location.name)}
+        facts: dict[str, Any] = {"dead_letters": self._location.name}
         if self._refused:
             more = {"count": len(self._refused), "first": str(self._refused[0])}
             on_event(Event("letters_refused", logging.WARNING, facts | more))

@@ -12,7 +12,12 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.replies import RawEntry
 from penstock._core.reading.range_pages import RangePages
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letter import DeadLetter, DeadLetterList, parse_entry
+from penstock.admin._dead_letter import (
+    DeadLetter,
+    DeadLetterCount,
+    DeadLetterList,
+    parse_entry,
+)
 from penstock.admin._redrive import Redrive
 from penstock.admin._selection import Selection
 from penstock.errors import ConfigurationError
@@ -60,6 +65,27 @@ class SelectedDeadLetters:
     async def list(self) -> DeadLetterList:
         """Return the dead letters."""
         return [dead_letter async for dead_letter in self.each()]
+
+    async def summary(self, *, quiet: bool = False) -> Sequence[DeadLetterCount]:
+        """Count the dead letters by error and group, the highest number first.
+
+        Args:
+            quiet: Whether skipped entries are not reported, because a call follows that
+                reports them.
+        """
+        found: dict[tuple[str, str], DeadLetterCount] = {}
+        async with aclosing(self._pages(quiet=quiet)) as pages:
+            async for page in pages:
+                for letter in page:
+                    kind = letter.error, letter.group
+                    before = found.get(kind)
+                    found[kind] = DeadLetterCount(
+                        *kind,
+                        letters=1 if before is None else before.letters + 1,
+                        first=letter.id if before is None else before.first,
+                        last=letter.id,
+                    )
+        return sorted(found.values(), key=lambda one: (-one.letters, one.first))
 
     async def redrive(self, to: str | None) -> int:
         """Send the dead letters back and return their number.
@@ -110,7 +136,9 @@ class SelectedDeadLetters:
             deleted += reply
         return deleted
 
-    async def _pages(self) -> AsyncGenerator[DeadLetterList, None]:
+    async def _pages(
+        self, *, quiet: bool = False
+    ) -> AsyncGenerator[DeadLetterList, None]:
         """Yield the dead letters by pages, none of them empty.
 
         An id that does not exist is left out. Dead letters that are added after the
@@ -127,7 +155,8 @@ class SelectedDeadLetters:
                     if limit == 0:
                         break
         finally:
-            self._report()
+            if not quiet:
+                self._report()
 
     async def _by_range(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         key = self._location.key
@@ -179,7 +208,7 @@ class SelectedDeadLetters:
         others = self._of_other_streams if self._location.default else 0
         if self._foreign or others:
             facts: dict[str, Any] = {
-                "dead_letters": ascii(self._location.name),
+                "dead_letters": self._location.name,
                 "foreign": self._foreign,
                 "of_other_streams": others,
                 "first": str(self._first_skipped),

@@ -12,7 +12,8 @@ from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.reading.shard_records import ShardRecords
 from penstock.admin._connection import AdminConnection
-from penstock.errors import CommandError, ConfigurationError
+from penstock.admin._ownership_removal import delete_ownership
+from penstock.errors import CommandError, ConfigurationError, StreamMissing
 from penstock.message import Shard
 from penstock.sharding import (
     MAX_SHARDS,
@@ -50,6 +51,16 @@ class ShardAdmin:
         """
         return await self._found(stream, create=False)
 
+    async def existing(self, stream: str) -> list[Shard]:
+        """Return the shards of a stream that exist; see `Admin.keys`."""
+        shards = await self.all(stream)
+        if len(shards) == 1:
+            # Of several, only those that exist were returned.
+            [reply] = await self._connection.calls([commands.exists([shards[0].key])])
+            if reply == 0:
+                raise StreamMissing(stream, "EXISTS", "send to it first")
+        return shards
+
     async def recorded(self, stream: str) -> list[Shard]:
         """Return the shards of a stream, also those of its record that do not exist.
 
@@ -68,23 +79,31 @@ class ShardAdmin:
 
     async def streams(self) -> list[str]:
         """Return the names of all streams of the database, sorted."""
-        names = set()
+        return sorted(await self.layout())
+
+    async def layout(self) -> dict[str, list[Shard]]:
+        """Return the shards of all streams of the database that exist, by stream."""
+        found: dict[str, list[Shard]] = {}
         for key in await self._keys():
             with suppress(UnicodeDecodeError):  # no stream of Penstock's has such a key
-                names.add(key.decode())
-        shards: dict[str, list[tuple[str, int]]] = {}
-        for name in names:
+                found[key.decode()] = [Shard(key.decode(), 0, key)]
+        numbered: dict[str, list[Shard]] = {}
+        for name in found:
             stream, _, number = name.rpartition(":")
             # `a:01` is no shard's key, and a name of any number of digits may exist.
             if number.isascii() and number.isdecimal() and number == f"{int(number)}":
-                shards.setdefault(stream, []).append((name, int(number)))
-        found = await self._numbers([stream for stream in shards if stream])
-        for stream, most in found.items():
-            mine = {name for name, index in shards[stream] if index < most}
-            if mine:
-                names -= mine
-                names.add(stream)
-        return sorted(names)
+                shard = Shard(stream, int(number), name.encode())
+                numbered.setdefault(stream, []).append(shard)
+        counts = await self._numbers([stream for stream in numbered if stream])
+        for stream, most in counts.items():
+            mine = [shard for shard in numbered[stream] if shard.number < most]
+            for shard in mine:
+                # It is no stream of its own; but its name may be that of one.
+                name = shard.key.decode()
+                found[name] = [one for one in found[name] if one.key != shard.key]
+            mine.sort(key=lambda shard: shard.number)
+            found[stream] = [*found.get(stream, ()), *mine]
+        return {stream: shards for stream, shards in found.items() if shards}
 
     async def _keys(self) -> list[bytes]:
         keys: dict[bytes, None] = {}
@@ -135,9 +154,10 @@ class ShardAdmin:
                 return record
 
     async def delete(self, stream: str) -> bool:
-        """Delete all shards of a stream, its own key and its record."""
-        keys = [shard.key for shard in await self.all(stream)]
-        keys += [shard_keys.single(stream).key, shard_record.key(stream)]
+        """Delete all shards of a stream, its own key, its record, and who owns what."""
+        shards = [*await self.all(stream), shard_keys.single(stream)]
+        await delete_ownership(self._connection, stream, list(dict.fromkeys(shards)))
+        keys = [*(shard.key for shard in shards), shard_record.key(stream)]
         # Unlike DEL, UNLINK frees a large stream without blocking the server.
         deleted = await self._connection.call_checked(
             [commands.unlink(key) for key in dict.fromkeys(keys)],

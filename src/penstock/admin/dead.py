@@ -13,13 +13,19 @@ login, see `Admin`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock._core.messages.envelope import FIELD
-from penstock.admin._dead_letter import DeadLetter, DeadLetterList
+from penstock.admin._dead_letter import (
+    DeadLetter,
+    DeadLetterCount,
+    DeadLetterList,
+)
 from penstock.admin._selection import Before, Id, Ids, Selection, Where
 from penstock.admin.client import Admin
 from penstock.credentials import Credentials
 
-__all__ = ["list", "purge", "read", "redrive"]
+__all__ = ["list", "purge", "read", "redrive", "summary"]
 
 
 async def list(  # noqa: A001 - the operator's word
@@ -113,3 +119,20 @@ async def purge(
     )
     async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).purge(all=all)
+
+
+async def summary(
+    stream: str,
+    *,
+    where: Where | None = None,
+    before: Before | None = None,
+    dead_letters: str | None = None,
+    url: str | None = None,
+    credentials: Credentials | None = None,
+) -> Sequence[DeadLetterCount]:
+    """Count dead letters by error and group; see `DeadLetterAdmin.summary`."""
+    selection = Selection.of(
+        "summary", stream, dead_letters, where=where, before=before
+    )
+    async with Admin(url, credentials=credentials) as admin:
+        return await admin.dead.select(selection).summary()

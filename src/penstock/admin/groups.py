@@ -100,12 +100,14 @@ class Groups:
                 return facts[0], _state(info, facts[2], lag)
         return facts[0], None
 
-    async def reset(self, stream: str, group: str, to: StartAt | str) -> None:
+    async def reset(
+        self, stream: str, group: str, to: StartAt | str, *, create: bool = False
+    ) -> None:
         """Set the position of a group in a stream, on all its shards."""
         where = place(to, "reset_group(to)")
         shards = await self._shards(stream)
         have = [await self._shard_state(shard, group) for shard in shards]
-        if not any(state for _, state in have):
+        if not create and not any(state for _, state in have):
             raise _no_group(stream, group)
         for shard, (info, state) in zip(shards, have, strict=True):
             after = exclusive_start(where, info.last)
