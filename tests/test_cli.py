@@ -42,7 +42,7 @@ def test_the_help_of_run_explains_each_exit_status() -> None:
         assert status in done.stdout
 
 
-@pytest.mark.parametrize("package", ["typer", "rich"])
+@pytest.mark.parametrize("package", ["h11", "typer", "rich"])
 def test_without_its_extra_the_error_says_how_to_install_it(package: str) -> None:
     # None in sys.modules makes an import fail as if the package were not installed.
     code = (

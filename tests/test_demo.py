@@ -177,7 +177,8 @@ async def test_lines_are_counted_by_their_first_word(
     found = await demo.result("--input", str(file), "--url", url)
     assert found["seconds"] > 0
     assert found["messages_per_second"] > 0
-    del found["seconds"], found["messages_per_second"]
+    for name in ("seconds", "messages_per_second", "keys_out_of_order", "keys_moved"):
+        del found[name]
     assert found == {
         "sent": 6,
         "handled": 6,
@@ -187,6 +188,7 @@ async def test_lines_are_counted_by_their_first_word(
         "keys": 3,
         "top": {"a": 3, "b": 2, "": 1},
         "killed": 0,
+        "joined": 0,
         "in_hand_when_killed": 0,
         "problems": [],
     }
@@ -325,6 +327,27 @@ async def test_the_only_worker_is_killed_half_way_through_given_lines(
     assert list(found["top"].values()) == [286] * 5 + [285] * 2
 
 
+async def test_workers_that_own_shards_keep_the_order_of_each_key_though_one_is_killed(
+    demo: Demo, url: str, redis: Any
+) -> None:
+    """Two others join after that, so that most shards have another owner."""
+    before = await streams(redis)
+    found = await demo.result("--owned", "--kill", "--lines", "8000", "--url", url)
+    assert (found["sent"], found["distinct"]) == (8000, 8000)
+    assert (found["killed"], found["joined"]) == (1, 2)
+    assert found["keys_moved"] > 0
+    assert (found["keys_out_of_order"], found["problems"]) == (0, [])
+    await demo.nothing_is_left()
+    assert await streams(redis) == before
+
+
+async def test_workers_that_share_a_stream_keep_no_order(demo: Demo, url: str) -> None:
+    found = await demo.result("--lines", "8000", "--url", url)
+    assert found["keys_moved"] > 0
+    assert found["keys_out_of_order"] > 0
+    assert found["problems"] == []
+
+
 # -- failures ------------------------------------------------------------------------
 
 
@@ -425,12 +448,29 @@ def journal(folder: Path, number: int, content: bytes) -> Path:
     return path
 
 
+def test_a_key_is_out_of_order_if_a_later_line_was_handled_first(
+    tmp_path: Path,
+) -> None:
+    """Also by another worker; what is handled again does not count."""
+    journals = [
+        journal(tmp_path, 1, b"10 0/1-0 a\n20 0/2-0 b\n50 0/4-0 c\n"),
+        journal(tmp_path, 2, b"30 0/3-0 a\n40 0/1-0 a\n60 1/1-0 b\n45 0/5-0 c\n"),
+    ]
+    sent = [b"0/1-0", b"0/2-0", b"0/3-0", b"0/4-0", b"0/5-0", b"1/1-0"]
+    found = tally(sent, journals)
+    assert (found.disordered, found.moved, found.duplicates) == (1, 3, 1)
+    assert Result(found, 1.0, 0, 0).complaints == []
+    assert Result(found, 1.0, 0, 0, in_order=True).complaints == [
+        "1 keys were handled out of order"
+    ]
+
+
 def test_a_line_handled_twice_is_a_duplicate_and_counts_once(tmp_path: Path) -> None:
     found = tally(
         [b"1-0", b"2-0", b"3-0"],
         [
-            journal(tmp_path, 1, b"1-0 a\n2-0 b\n"),
-            journal(tmp_path, 2, b"2-0 b\n3-0 \n2-0 b\n"),
+            journal(tmp_path, 1, b"1 1-0 a\n2 2-0 b\n"),
+            journal(tmp_path, 2, b"3 2-0 b\n4 3-0 \n5 2-0 b\n"),
         ],
     )
     assert (found.sent, found.handled, found.distinct) == (3, 5, 3)
@@ -440,13 +480,13 @@ def test_a_line_handled_twice_is_a_duplicate_and_counts_once(tmp_path: Path) -> 
 
 
 def test_a_line_that_was_not_handled_is_lost(tmp_path: Path) -> None:
-    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n1-0 a\n")])
+    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1 1-0 a\n2 1-0 a\n")])
     assert (found.lost, found.duplicates) == (1, 1)
     assert Result(found, 1.0, 0, 0).complaints == ["1 of 2 lines were lost"]
 
 
 def test_a_handled_line_that_was_not_sent_is_reported(tmp_path: Path) -> None:
-    found = tally([b"1-0"], [journal(tmp_path, 1, b"1-0 a\n9-9 a\n9-9 a\n")])
+    found = tally([b"1-0"], [journal(tmp_path, 1, b"1 1-0 a\n2 9-9 a\n3 9-9 a\n")])
     assert (found.lost, found.duplicates, found.unknown) == (0, 0, 2)
     assert found.keys == {b"a": 1}
     assert Result(found, 1.0, 0, 0).complaints == [
@@ -454,11 +494,11 @@ def test_a_handled_line_that_was_not_sent_is_reported(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("incomplete", [b"2", b"2-0", b"2-0 ", b"2-0 ke"])
+@pytest.mark.parametrize("incomplete", [b"2", b"2 2-0", b"2 2-0 ", b"2 2-0 ke"])
 def test_an_incomplete_last_line_of_a_journal_does_not_count(
     tmp_path: Path, incomplete: bytes
 ) -> None:
-    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n" + incomplete)])
+    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1 1-0 a\n" + incomplete)])
     assert (found.handled, found.lost, found.unknown) == (1, 1, 0)
 
 

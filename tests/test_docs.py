@@ -26,6 +26,8 @@ from support.members import for_example
 from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
+# Its blocks are files of one project: tests/testing/test_documented_project.py.
+PROJECT = "testing-a-project.md"
 # The streams that the docs send to.
 STREAMS = (
     *("orders", "orders.dead", "clicks", "history"),
@@ -46,6 +48,8 @@ class Handled(Exception):  # noqa: N818
 def blocks() -> list[Any]:
     found = []
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        if path.name == PROJECT:
+            continue
         for number, code in enumerate(BLOCK.findall(path.read_text()), 1):
             found.append(pytest.param(code, id=f"{path.name}-{number}"))
     return found
@@ -110,7 +114,9 @@ async def test_a_block_of_the_docs_runs(
         with suppress(Handled):
             await run(code, names)
         for name in [name for name in names if name.startswith("test_")]:
-            await names[name](url, penstock_stream)
+            values = {"penstock_url": url, "penstock_stream": penstock_stream}
+            wanted = inspect.signature(names[name]).parameters
+            await names[name](**{each: values[each] for each in wanted})
     calls_handler = re.search(r"(?<!def )bill\(message|run\(\s*handle", code)
     if calls_handler and "def handle" not in code:
         assert len(calls) == 1
@@ -132,6 +138,8 @@ def test_the_files_that_the_docs_name_exist() -> None:
     source = ROOT / "src" / "penstock"
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         text = path.read_text()
+        if path.name == PROJECT:
+            continue  # it names its own
         assert set(re.findall(r"\btest_\w+\.py", text)) <= tests, path
         for name in re.findall(r"tests/[\w/]+\.py", text):
             assert (ROOT / name).exists(), f"{path} names {name}"

@@ -2,160 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
-import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock import Producer
-from penstock.cli.run.health_probe import answer
-from penstock.cli.run.readiness import Readiness
-from penstock.cli.run.status_pipe import StatusPipe
-from support.server import free_port, server
+from support.run_process import TESTS, Run, read, send_words
 from support.waiting import eventually, pending, send
-
-TESTS = Path(__file__).parent
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds processes in /proc"
 )
 
 
-class Run:
-    """`penstock run` in a process, with a marker that its children inherit."""
-
-    def __init__(self, url: str, stream: str, folder: Path) -> None:
-        self.mark = f"PENSTOCK_TEST_MARK={secrets.token_hex(8)}"
-        name, _, value = self.mark.partition("=")
-        self.journal = folder / "journal"
-        self.log = folder / "log"
-        self.ready_file = folder / "ready"
-        self.env = {
-            **os.environ,
-            name: value,
-            "PYTHONWARNINGS": "error",
-            "REDIS_URL": url,
-            "TEST_STREAM": stream,
-            "TEST_JOURNAL": str(self.journal),
-        }
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(
-        self, *arguments: str, target: str = "support.run_app", cwd: Path = TESTS
-    ) -> None:
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-W", "error", "-m", "penstock.cli", "run"),
-                    *(target, "--ready-file", str(self.ready_file), *arguments),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                cwd=cwd,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        return self.processes[-1]
-
-    async def ready(self, *arguments: str, **more: Any) -> None:
-        """Start it, and wait until all workers are ready."""
-        self.start(*arguments, **more)
-        await eventually(self.is_ready, within=20)
-
-    async def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.output()
-        return self.ready_file.exists()
-
-    async def is_not_ready(self) -> bool:
-        return not self.ready_file.exists()
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    async def prints(self, words: str) -> None:
-        async def output() -> bool:
-            return words in self.output()
-
-        await eventually(output, within=20)
-
-    def handled(self) -> list[str]:
-        return (
-            self.journal.read_text().split("\n")[:-1] if self.journal.exists() else []
-        )
-
-    async def has_handled(self, count: int) -> None:
-        async def enough() -> bool:
-            assert self.process.poll() is None, self.output()
-            return len(self.handled()) >= count
-
-        await eventually(enough, within=20)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def ends(self, status: int) -> None:
-        """Wait for the end, check the status, and wait until nothing is left behind."""
-        code = await asyncio.to_thread(self.process.wait, 30)
-        assert code == status, self.output()
-        await eventually(self.nothing_is_left)
-
-    async def nothing_is_left(self) -> bool:
-        return not self.running() and not self.ready_file.exists()
-
-    def running(self, program: bytes = b"") -> list[int]:
-        """Return the ids of its running processes, or of those of one program."""
-        return [
-            int(path.name)
-            for path in Path("/proc").iterdir()
-            if path.name.isdigit()
-            and self.mark.encode() in _read(path / "environ")
-            and program in _read(path / "cmdline")
-        ]
-
-    def workers(self) -> list[int]:
-        return self.running(b"cli.run.worker")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-@pytest.fixture
-async def run(url: str, stream: str, tmp_path: Path) -> AsyncIterator[Run]:
-    created = Run(url, stream, tmp_path)
-    yield created
-    for process in created.processes:
-        process.kill()
-        process.wait()
-    for pid in created.running():
-        os.kill(pid, signal.SIGKILL)
-
-
-async def send_words(url: str, stream: str, *words: str) -> None:
-    async with Producer(url) as producer:
-        for word in words:
-            await producer.send(stream, word.encode())
-
-
 # -- draining --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variable", ["PENSTOCK_URL", "PENSTOCK_URL_FILE", "REDIS_URL_FILE"]
+)
+async def test_the_server_and_the_options_may_be_in_the_environment(
+    run: Run, url: str, stream: str, tmp_path: Path, variable: str
+) -> None:
+    del run.env["REDIS_URL"]
+    file = tmp_path / "url"
+    file.write_text(f"{url}\n")
+    run.env[variable] = str(file) if variable.endswith("_FILE") else url
+    run.env |= {"PENSTOCK_WORKERS": "2", "PENSTOCK_GRACE": "20s"}
+    await run.ready()
+    await send(url, stream, 1)
+    await run.has_handled(1)
+    assert "worker 2 is ready" in run.output()
+    run.signal(signal.SIGTERM)
+    assert run.process.wait(30) == 0
+
+
+async def test_a_variable_is_read_by_the_same_grammar_as_its_option(run: Run) -> None:
+    run.env["PENSTOCK_GRACE"] = "30"
+    run.start()
+    assert run.process.wait(30) == 2
+    assert "--grace 30 has no unit; write 30s" in run.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -343,229 +236,6 @@ async def test_a_worker_with_a_blocked_event_loop_ends_when_its_parent_was_kille
     await eventually(lambda: is_empty(run))
 
 
-# -- probes ----------------------------------------------------------------------------
-
-
-async def get(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    async with asyncio.timeout(10):
-        reply = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return reply
-
-
-async def probe(port: int, path: str) -> tuple[int, str]:
-    reply = await get(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    head, _, body = reply.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body.decode()
-
-
-async def test_probes_and_the_ready_file_show_whether_all_workers_are_ready(
-    run: Run, url: str, stream: str, tmp_path: Path
-) -> None:
-    port, gate = free_port(), tmp_path / "gate"
-    run.env["TEST_GATE"] = str(gate)
-    run.ready_file.write_text("left by another run")
-    run.start("--workers", "2", "--port", str(port))
-    await run.prints(f"probes are answered on 127.0.0.1:{port}")
-    assert not run.ready_file.exists()
-    assert await probe(port, "/live") == (200, "live\n")
-    assert await probe(port, "/ready") == (503, "0 of 2 workers are ready\n")
-    gate.touch()
-    await eventually(run.is_ready, within=20)
-    assert run.ready_file.read_text() == f"{run.process.pid}\n"
-    assert await probe(port, "/ready?full=1") == (200, "2 of 2 workers are ready\n")
-    # One worker is down, and can't be ready again.
-    gate.unlink()
-    os.kill(run.workers()[0], signal.SIGKILL)
-    await eventually(run.is_not_ready)
-    assert await probe(port, "/ready") == (503, "1 of 2 workers are ready\n")
-    gate.touch()
-    await eventually(run.is_ready, within=20)
-    # One worker drains.
-    await send_words(url, stream, "hang")
-    await run.has_handled(1)
-    run.signal(signal.SIGTERM)
-    await eventually(run.is_not_ready)
-    assert await probe(port, "/ready") == (503, "draining\n")
-    assert await probe(port, "/live") == (200, "live\n")
-    run.signal(signal.SIGINT)
-    await run.ends(128 + signal.SIGINT)
-
-
-async def test_a_handler_that_blocks_its_worker_does_not_block_the_probes(
-    run: Run, url: str, stream: str
-) -> None:
-    port = free_port()
-    await run.ready("--port", str(port))
-    await send_words(url, stream, "block")
-    await run.has_handled(1)
-    assert await probe(port, "/live") == (200, "live\n")
-    # Nor do clients that send too much or nothing, or that disconnect.
-    assert await get(port, b"GET /" + b"x" * 20_000) == b""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    assert (await probe(port, "/ready"))[0] == 200
-    writer.transport.abort()
-    reader.feed_eof()
-    run.signal(signal.SIGTERM)
-    await run.prints("draining")
-    run.signal(signal.SIGINT)
-    await run.ends(130)
-
-
-async def test_silent_connections_do_not_keep_probes_from_being_answered(
-    run: Run,
-) -> None:
-    port = free_port()
-    await run.ready("--port", str(port))
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
-    for each in silent[::2]:
-        each.send(b"GET /ready HTTP/1.1\r\n")
-    assert (await probe(port, "/ready"))[0] == 200
-    assert (await probe(port, "/live"))[0] == 200
-    for each in silent:
-        each.close()
-    run.signal(signal.SIGTERM)
-    await run.ends(0)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_ready_means_that_loops_turn_and_the_server_answers(
-    run: Run, stream: str, tmp_path: Path
-) -> None:
-    """Within 15 seconds and a beat; `/live` stays, since a restart can't help."""
-    port = free_port()
-    async with server(tmp_path) as own:
-        run.env["REDIS_URL"] = own.url
-        await run.ready("--port", str(port))
-
-        async def ready_is(expected: int) -> bool:
-            code, _ = await probe(port, "/ready")
-            return code == expected
-
-        own.send_signal(signal.SIGSTOP)
-        took = await eventually(lambda: ready_is(503), within=30)
-        assert took > 10
-        _, reason = await probe(port, "/ready")
-        assert reason.startswith("worker 1: no answer from the server for ")
-        assert not run.ready_file.exists()
-        assert await probe(port, "/live") == (200, "live\n")
-        own.send_signal(signal.SIGCONT)
-        await eventually(lambda: ready_is(200), within=30)
-        assert run.ready_file.exists()
-
-        await send_words(own.url, stream, "block")
-        await run.has_handled(1)
-        await eventually(lambda: ready_is(503), within=30)
-        _, reason = await probe(port, "/ready")
-        assert reason.startswith("worker 1: its event loop has not turned for ")
-        run.signal(signal.SIGTERM)
-        await run.prints("draining")
-        run.signal(signal.SIGINT)
-        await run.ends(130)
-    assert run.output().count("is not ready: no answer from the server") == 1
-    assert "is ready again" in run.output()
-
-
-@pytest.mark.parametrize(
-    ("request_line", "status"),
-    [
-        (b"GET /live HTTP/1.1", 200),
-        (b"HEAD /ready HTTP/1.0", 200),
-        (b"GET /other HTTP/1.1", 404),
-        (b"POST /ready HTTP/1.1", 405),
-        (b"GET /ready HTTP/2", 400),
-        (b"GET /ready", 400),
-        (b"\x16\x03\x01", 400),
-    ],
-)
-def test_only_valid_requests_get_a_probe_s_answer(
-    request_line: bytes, status: int
-) -> None:
-    reply = answer(request_line + b"\r\nHost: x\r\n\r\n", (True, "all is well"))
-    head, _, body = reply.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    assert lines[0].split()[1] == str(status)
-    assert "Connection: close" in lines
-    assert ("Allow: GET, HEAD" in lines) == (status == 405)
-    if request_line.startswith(b"HEAD"):
-        assert body == b""
-        assert "Content-Length: 12" in lines
-    else:
-        assert f"Content-Length: {len(body)}" in lines
-
-
-def test_readiness_is_known_without_a_ready_file() -> None:
-    readiness = Readiness(2)
-    readiness.prepare()
-    readiness.up(1)
-    assert (readiness.ready, str(readiness)) == (False, "1 of 2 workers are ready")
-    readiness.up(2)
-    assert readiness.ready
-    readiness.drain()
-    assert (readiness.ready, str(readiness)) == (False, "draining")
-
-
-def test_the_ready_file_is_not_written_through_links(tmp_path: Path) -> None:
-    """In /tmp anybody can put a link at a name that is known beforehand."""
-    victim, file = tmp_path / "victim", tmp_path / "ready"
-    victim.write_text("mine")
-    for name in (f".ready.{os.getpid()}", "ready"):
-        (tmp_path / name).symlink_to(victim)
-    readiness = Readiness(1, file)
-    readiness.prepare()
-    file.symlink_to(victim)
-    readiness.up(1)
-    assert victim.read_text() == "mine"
-    assert not file.is_symlink()
-    assert file.read_text() == f"{os.getpid()}\n"
-    assert file.stat().st_mode & 0o777 == 0o644
-    readiness.down(1)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"victim", f".ready.{os.getpid()}"}
-
-
-def test_a_worker_in_trouble_is_not_ready_and_says_why(tmp_path: Path) -> None:
-    readiness = Readiness(2, tmp_path / "ready")
-    readiness.up(1)
-    readiness.up(2)
-    assert readiness.trouble(2, "no answer") == ""
-    assert (readiness.ready, str(readiness)) == (False, "worker 2: no answer")
-    assert not (tmp_path / "ready").exists()
-    assert readiness.trouble(2, "") == "no answer"
-    assert readiness.ready
-    assert (tmp_path / "ready").exists()
-    readiness.trouble(1, "no answer")
-    readiness.down(1)
-    readiness.up(1)
-    assert readiness.ready
-
-
-def test_a_ready_file_that_can_t_be_written_is_only_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    readiness = Readiness(1, folder / "ready")
-    readiness.prepare()
-    folder.rmdir()
-    readiness.up(1)
-    assert readiness.ready
-    assert "the ready file: " in caplog.text
-
-
-def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
-    ours, theirs = socket.socketpair()
-    pipe = StatusPipe(theirs.detach())
-    ours.close()
-    pipe.ready()
-    pipe.refuse("why")
-    pipe._socket.close()
-
-
 # -- wrong usage -----------------------------------------------------------------------
 
 
@@ -714,7 +384,7 @@ async def test_the_url_is_in_no_argument_and_its_password_in_no_log(run: Run) ->
     run.start("--url", "redis://:secret@127.0.0.1:1")
     await run.prints("can't connect to 127.0.0.1:1")
     await run.prints("worker 1 ended with status 1; starting another in 0.2 s")
-    lines = [_read(Path(f"/proc/{pid}/cmdline")) for pid in run.workers()]
+    lines = [read(Path(f"/proc/{pid}/cmdline")) for pid in run.workers()]
     assert not any(b"secret" in line for line in lines)
     run.signal(signal.SIGTERM)
     await run.ends(0)
@@ -734,3 +404,79 @@ async def test_the_event_loop_can_be_uvloop_and_the_attribute_a_dotted_path(
     await run.ends(0)
     assert run.handled() == ["uvloop", "loop"]
     assert run.output() == ""
+
+
+# -- logs ------------------------------------------------------------------------------
+
+CONFIGURATION = {
+    "version": 1,
+    "formatters": {"json": {"()": "penstock.observe.logs.JsonFormatter"}},
+    "handlers": {
+        "all": {
+            "class": "logging.StreamHandler",
+            "formatter": "json",
+            "stream": "ext://sys.stdout",
+        }
+    },
+    "loggers": {"penstock.run": {"level": "WARNING"}},
+    "root": {"level": "INFO", "handlers": ["all"]},
+}
+
+
+async def test_logs_as_json_say_where_a_handler_failed_and_never_with_what(
+    run: Run, url: str, stream: str
+) -> None:
+    await run.ready("--log-format", "json", "--workers", "2")
+    await send_words(url, stream, "fail")
+    await run.has_handled(1)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    records = [json.loads(line) for line in run.output().splitlines()]
+    assert {record.get("worker") for record in records} == {None, 1, 2}
+    [failed] = [one for one in records if one.get("event") == "handler_failed"]
+    assert failed["stream"] == stream
+    assert failed["attempt"] == 1
+    assert failed["handler"] == "support.run_app.note"
+    assert failed["at"].startswith("support/run_app.py:")
+    opened = [one for one in records if one.get("event") == "opened"]
+    assert len(opened) == 2
+    assert (
+        opened[0] | {"streams": [stream], "group": "g", "concurrency": 4} == opened[0]
+    )
+    assert opened[0]["handlers"] == ["support.run_app.note"]
+    assert "canary" not in run.output()
+
+
+async def test_a_file_configures_the_logs_of_all_processes(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "logs.json"
+    file.write_text(json.dumps(CONFIGURATION))
+    await run.ready("--log-config", str(file))
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    records = [json.loads(line) for line in run.output().splitlines()]
+    assert [record["event"] for record in records] == ["opened"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("logs.json", None, "FileNotFoundError"),
+        ("logs.json", "{", "JSONDecodeError"),
+        ("logs.json", "[]", "it contains no dictionary"),
+        ("logs.json", '{"version": 2}', "Unsupported version: 2"),
+        ("logs.ini", "x", "RuntimeError"),
+    ],
+)
+async def test_a_file_that_configures_no_logs_is_refused(
+    run: Run, tmp_path: Path, name: str, text: str | None, reason: str
+) -> None:
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    run.start("--log-config", str(file))
+    await run.ends(2)
+    assert f"--log-config {file}: " in run.output()
+    assert reason in run.output()
+    assert "pass a file for logging.config: .json" in run.output()

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 __all__ = ["main"]
 
-_EXTRA = {"typer", "rich"}
+_EXTRA = ("typer", "rich", "h11")
 
 
 def main() -> None:
     """Run the command line; without its extra, print how to install it."""
-    try:
-        # Imported here, so that a missing package is reported in a sentence, without a
-        # traceback.
-        from penstock.cli.app import app  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
-            raise
-        sys.exit(_missing(missing))
+    for package in _EXTRA:
+        if find_spec(package) is None:
+            sys.exit(_missing(package))
+    # Imported here, so that a missing package is reported in a sentence, without a
+    # traceback.
+    from penstock.cli.app import app  # noqa: PLC0415
+
     app(prog_name="penstock")
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import typer
 
 from penstock import PenstockError, UsageError
 
-__all__ = ["plain_errors"]
+__all__ = ["INTERRUPTED", "plain_errors"]
+
+INTERRUPTED: Final = 130
+"""The status of a command that Ctrl-C has ended: 128 and the number of SIGINT."""
 
 
 @contextmanager
@@ -22,7 +26,7 @@ def plain_errors(*also: type[Exception]) -> Iterator[None]:
 
     Raises:
         Exit: With status 2 for wrong usage, which fails again unless it is changed,
-            else with status 1.
+            with 130 after Ctrl-C, else with status 1.
     """
     plain: tuple[type[Exception], ...] = (PenstockError, OSError, *also)
     try:
@@ -34,3 +38,5 @@ def plain_errors(*also: type[Exception]) -> Iterator[None]:
     except plain as error:
         print(f"penstock: {error}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,4 +1,8 @@
-"""Parsing of the values of options: durations, ids, times and positions in a stream."""
+"""The grammar of values: durations, ids, times, positions and names of streams.
+
+Every option and argument that takes such a value is read by these functions, through
+`_options.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,15 @@ from typing import Final
 from penstock import ConfigurationError, EntryId, _clock, after
 from penstock.options import Start
 
-__all__ = ["bound", "duration", "entry_id", "position"]
+__all__ = [
+    "LONGEST",
+    "bound",
+    "duration",
+    "entry_id",
+    "is_pattern",
+    "position",
+    "stream_name",
+]
 
 _UNITS: Final = {
     "ms": 0.001,
@@ -26,13 +38,19 @@ _BARE_NUMBER: Final = re.compile(_NUMBER)
 _ID: Final = re.compile(r"[0-9]+(-[0-9]+)?")
 # Fewer digits are an id of 1970, and may be a date: a month, or a day without hyphens.
 _SHORT_ID: Final = re.compile(r"[0-9]{1,10}|(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])")
-_LONGEST: Final = 100 * 366 * 86_400.0  # seconds
+LONGEST: Final = 100 * 366 * 86_400.0  # seconds
+
+# What a shell pattern is made of, and how these characters are written in a name.
+_WILDCARD: Final = re.compile(r"[*?]|\[[^\]]+\]")
+_LITERAL: Final = re.compile(r"\[([*?\[])\]")
 
 _A_TIME: Final = "2026-03-01T12:00Z"
 _AN_ID: Final = "1772366400250-0"
 
 
-def duration(text: str, option: str, *, most: float = _LONGEST) -> float:
+def duration(
+    text: str, option: str, *, most: float = LONGEST, zero: bool = True
+) -> float:
     """Return a duration in seconds.
 
     Args:
@@ -40,6 +58,7 @@ def duration(text: str, option: str, *, most: float = _LONGEST) -> float:
             `250ms`, `1h30m`. 0 needs no unit.
         option: The name of the option, for the exception.
         most: The longest duration, in seconds.
+        zero: Whether it may be 0.
 
     Raises:
         ConfigurationError: The text is no duration, or has no unit.
@@ -59,6 +78,8 @@ def duration(text: str, option: str, *, most: float = _LONGEST) -> float:
         raise ConfigurationError(
             f"{option} {text:.60} is too long; write at most {most:.0f}s"
         )
+    if total == 0 and not zero:
+        raise ConfigurationError(f"{option} can't be 0; write a longer time, like 10s")
     return total
 
 
@@ -77,11 +98,16 @@ def entry_id(text: str, option: str) -> EntryId:
             f"{option} {text} could be a date or an id; write a time like {_A_TIME}, "
             f"or an id like {_AN_ID}"
         )
-    if not _ID.fullmatch(text):
+    try:
+        # Its parts may have more than the 64 bits of an id.
+        found = EntryId.parse(text) if _ID.fullmatch(text) else None
+    except ConfigurationError:
+        found = None
+    if found is None:
         raise ConfigurationError(
             f"{option} {text!a:.60} is not an id; write one like {_AN_ID}"
         )
-    return EntryId.parse(text)
+    return found
 
 
 def position(text: str, option: str) -> Start | EntryId | datetime:
@@ -119,6 +145,36 @@ def bound(text: str, option: str) -> EntryId | datetime:
             f"age like 7d, or an id like {_AN_ID}"
         )
     return found
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a text is a shell pattern, which may match several streams."""
+    return _WILDCARD.search(_LITERAL.sub("", text)) is not None
+
+
+def stream_name(text: str, option: str) -> str:
+    """Return the exact name of a stream that a text means.
+
+    Args:
+        text: The name. `[*]`, `[?]` and `[[]` stand for these characters themselves, as
+            in a pattern.
+        option: The name of the option, for the exception.
+
+    Raises:
+        ConfigurationError: The text is empty, or a pattern.
+    """
+    if not text:
+        raise ConfigurationError(
+            f"{option} is empty; write the name of a stream, like orders"
+        )
+    if is_pattern(text):
+        literal = re.sub(r"([*?\[])", r"[\1]", text)
+        raise ConfigurationError(
+            f"{option} {text!a:.80} is a pattern, and one stream is needed here; write "
+            f"its name, like orders (`penstock streams` lists those that match; a "
+            f"stream that has this very name is written {literal!a:.120})"
+        )
+    return _LITERAL.sub(r"\1", text)
 
 
 def _time(text: str, option: str) -> datetime:

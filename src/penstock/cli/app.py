@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from penstock.cli.dead.command import dead
-from penstock.cli.demo.command import demo
-from penstock.cli.owners.command import owners
-from penstock.cli.run.command import run
-from penstock.cli.trim.command import trim
+from penstock.cli._lazy_commands import LazyCommandGroup
 
-__all__ = ["app"]
+__all__ = ["Commands", "app"]
+
+
+class Commands(LazyCommandGroup):
+    """All commands, in the order in which the help lists them."""
+
+    places: ClassVar[Mapping[str, str]] = {
+        "run": "penstock.cli.run.command:run",
+        "relay": "penstock.cli.relay.command:relay",
+        "top": "penstock.cli.top.command:top",
+        "streams": "penstock.cli.looking.streams:streams",
+        "info": "penstock.cli.looking.info:info",
+        "groups": "penstock.cli.looking.streams:groups",
+        "consumers": "penstock.cli.looking.consumers:consumers",
+        "pending": "penstock.cli.looking.consumers:pending",
+        "lag": "penstock.cli.looking.lag:lag",
+        "doctor": "penstock.cli.looking.doctor:doctor",
+        "owners": "penstock.cli.owners.command:owners",
+        "send": "penstock.cli.messages.send:send",
+        "read": "penstock.cli.messages.read:read",
+        "tail": "penstock.cli.messages.read:tail",
+        "reset": "penstock.cli.changing.reset:reset",
+        "claim": "penstock.cli.changing.claim:claim",
+        "trim": "penstock.cli.trim.command:trim",
+        "exporter": "penstock.cli.exporter.command:exporter",
+        "console": "penstock.console.command:console",
+        "schema": "penstock.cli.schema.command:schema",
+        "demo": "penstock.cli.demo.command:demo",
+        "delete": "penstock.cli.changing.delete:delete",
+        "dead": "penstock.cli.dead.command:dead",
+    }
+
 
 # Local variables in a traceback could include a URL with its password.
 app = typer.Typer(
-    name="penstock", no_args_is_help=True, pretty_exceptions_show_locals=False
+    name="penstock",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
 )
-app.command()(run)
-app.command()(demo)
-app.command()(trim)
-app.command()(owners)
-app.add_typer(dead, name="dead")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature

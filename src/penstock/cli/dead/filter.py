@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from penstock import ConfigurationError
+from penstock import ConfigurationError, EntryId
 from penstock.admin import DeadLetter
 from penstock.admin._selection import Selection
-from penstock.cli._values import bound, entry_id
 
 __all__ = ["DeadLetterFilter"]
 
@@ -26,18 +26,26 @@ class DeadLetterFilter:
         reason: A part of the reason.
         before: A moment or an id; only older dead letters are selected.
         limit: The maximum number of dead letters.
-        yes: Whether all dead letters may be selected.
     """
 
     stream: str
     dead_letters: str | None
-    ids: Sequence[str] | None = None
+    ids: Sequence[EntryId] | None = None
     group: str | None = None
     error: str | None = None
     reason: str | None = None
-    before: str | None = None
+    before: EntryId | datetime | None = None
     limit: int | None = None
-    yes: bool = False
+
+    @property
+    def filtered(self) -> bool:
+        """Whether not all dead letters are selected."""
+        return self.by_content or self.before is not None or bool(self.ids)
+
+    @property
+    def by_content(self) -> bool:
+        """Whether they are selected by what is in them."""
+        return (self.group, self.error, self.reason) != (None, None, None)
 
     def matches(self, dead_letter: DeadLetter) -> bool:
         """Return whether a dead letter has the group, the error and the reason."""
@@ -51,33 +59,19 @@ class DeadLetterFilter:
         """Return the selection for `redrive` or `purge`.
 
         Raises:
-            ConfigurationError: An option is invalid, several exclude each other, or all
-                dead letters would be selected without `yes`.
+            ConfigurationError: An option is invalid, or several exclude each other.
         """
-        by_content = (self.group, self.error, self.reason) != (None, None, None)
-        filtered = by_content or self.before is not None
-        if self.ids and (filtered or self.yes or self.limit is not None):
+        others = self.by_content or self.before is not None
+        if self.ids and (others or self.limit is not None):
             raise ConfigurationError(
                 "--id selects dead letters by id; leave out the other options, or --id"
             )
-        if self.yes and filtered:
-            raise ConfigurationError(
-                "--yes selects all dead letters; leave it out, or leave out the other "
-                "options"
-            )
-        if not (self.ids or filtered or self.yes):
-            raise ConfigurationError(
-                f"this would {call} all dead letters of {self.stream!a:.80}; pass "
-                f"--yes if that is intended, or select some by --id, --group, --error "
-                f"or --reason"
-            )
-        before = None if self.before is None else bound(self.before, "--before")
         return Selection.of(
             call,
             self.stream,
             self.dead_letters,
-            ids=[entry_id(id_, "--id") for id_ in self.ids or ()] or None,
-            where=self.matches if by_content else None,
-            before=before,
+            ids=list(self.ids or ()) or None,
+            where=self.matches if self.by_content else None,
+            before=self.before,
             limit=self.limit,
         )

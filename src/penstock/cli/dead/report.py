@@ -3,42 +3,184 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Final
 
-from penstock.admin import DeadLetter
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from penstock import EntryId
+from penstock.admin import DeadLetter, DeadLetterCount
+from penstock.cli import _format
+from penstock.cli._columns import count_column, text_column
+from penstock.cli._output import Column
 from penstock.events import printable
 
-__all__ = ["HEADING", "as_json", "as_lines", "as_row", "outcome"]
+__all__ = [
+    "COLUMNS",
+    "COUNTS",
+    "CountRow",
+    "LetterRow",
+    "Purged",
+    "Redriven",
+    "as_lines",
+    "count_row",
+    "letter_row",
+]
 
-_WIDTHS: Final = (22, 5, 22, 16, 8, 20)
-# The maximum number of characters of a name, of a reason, and of longer texts.
-_NAME: Final = 40
+# The maximum number of characters of a reason, and of longer texts.
 _REASON: Final = 100
 _LONG: Final = 100_000_000
 
 
-def _row(*cells: str) -> str:
-    *head, last = cells
-    padded = [cell.ljust(width) for cell, width in zip(head, _WIDTHS, strict=True)]
-    return " ".join([*padded, last]).rstrip()
+class LetterRow(Struct, frozen=True, kw_only=True):
+    """A dead letter. `dead list` has no more than its origin and the reason.
+
+    Attributes:
+        id: The dead letter's id.
+        stream: The stream that the message comes from.
+        shard: The number of its shard.
+        entry_id: The message's id there.
+        group: The group that gave it up.
+        consumer: The consumer that did.
+        attempts: The number of times that a handler was started for it.
+        time: When it was given up; None if that can't be read.
+        error: The exception's type; empty without an exception.
+        reason: The reason in words.
+        traceback: The end of the exception's traceback, with `dead show`.
+        key: The message's key, likewise; None if it has none.
+        header_names: The names of its headers, likewise.
+        payload_size: The bytes of its payload, likewise; None if it has none.
+        headers: Its headers, with `dead show --payload`.
+        payload: The payload, likewise; None if it has none.
+        payload_base64: The payload, if it is no text in UTF-8.
+    """
+
+    id: str
+    stream: str
+    shard: int
+    entry_id: str
+    group: str
+    consumer: str
+    attempts: int
+    time: datetime | None
+    error: str
+    reason: str
+    traceback: str | UnsetType = UNSET
+    key: str | UnsetType | None = UNSET
+    header_names: list[str] | UnsetType = UNSET
+    payload_size: int | UnsetType | None = UNSET
+    headers: list[tuple[str, str]] | UnsetType = UNSET
+    payload: str | UnsetType | None = UNSET
+    payload_base64: str | UnsetType = UNSET
 
 
-HEADING: Final = _row("ID", "SHARD", "ENTRY", "GROUP", "ATTEMPTS", "ERROR", "REASON")
+class Redriven(Struct, frozen=True, kw_only=True):
+    """The number of dead letters that were sent back, or would be.
+
+    Attributes:
+        redriven: The number.
+        dry_run: Whether nothing was changed.
+    """
+
+    redriven: int
+    dry_run: bool
 
 
-def as_row(letter: DeadLetter) -> str:
-    """Return the row of a table for a dead letter."""
-    return _row(
-        str(letter.id),
-        str(letter.shard),
-        str(letter.entry_id),
-        printable(letter.group, _NAME),
-        str(letter.attempts),
-        printable(letter.error, _NAME) or "-",
-        printable(letter.reason, _REASON),
+class Purged(Struct, frozen=True, kw_only=True):
+    """The number of dead letters that were deleted, or would be.
+
+    Attributes:
+        purged: The number.
+        dry_run: Whether nothing was changed.
+    """
+
+    purged: int
+    dry_run: bool
+
+
+class CountRow(Struct, frozen=True, kw_only=True):
+    """The number of dead letters with one error, of one group.
+
+    Attributes:
+        stream: The stream that the messages come from.
+        error: The exception's type; empty without an exception.
+        group: The group that gave the messages up.
+        letters: Their number.
+        first_id: The id of the oldest of them.
+        last_id: The id of the newest of them.
+        first_time: When the oldest was written; null if its id is no time.
+        last_time: When the newest was written; null if its id is no time.
+    """
+
+    stream: str
+    error: str
+    group: str
+    letters: int
+    first_id: str
+    last_id: str
+    first_time: datetime | None
+    last_time: datetime | None
+
+
+def count_row(stream: str, count: DeadLetterCount) -> CountRow:
+    """Return the row of a count."""
+    return CountRow(
+        stream=stream,
+        error=count.error,
+        group=count.group,
+        letters=count.letters,
+        first_id=str(count.first),
+        last_id=str(count.last),
+        first_time=_time(count.first),
+        last_time=_time(count.last),
     )
+
+
+def _time(id_: EntryId) -> datetime | None:
+    try:
+        return id_.timestamp
+    except OverflowError:
+        return None
+
+
+COUNTS: Final[list[Column[CountRow]]] = [
+    text_column("ERROR", lambda row: row.error),
+    text_column("GROUP", lambda row: row.group),
+    count_column("LETTERS", lambda row: row.letters),
+    Column("FIRST", lambda row: row.first_id, lambda row: _moment(row.first_time), 2),
+    Column("LAST", lambda row: row.last_id, lambda row: _moment(row.last_time), 1),
+]
+"""The columns of counts."""
+
+
+def _moment(time: datetime | None) -> str:
+    return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%S}Z"
+
+
+COLUMNS: Final[list[Column[LetterRow]]] = [
+    Column("ID", lambda row: row.id),
+    Column("SHARD", lambda row: row.shard, priority=4, right=True),
+    Column("ENTRY", lambda row: row.entry_id, priority=3),
+    Column(
+        "GROUP",
+        lambda row: row.group,
+        lambda row: _format.text(row.group, 40),
+        priority=1,
+    ),
+    Column("ATTEMPTS", lambda row: row.attempts, priority=2, right=True),
+    Column(
+        "ERROR",
+        lambda row: row.error,
+        lambda row: _format.text(row.error, 40),
+        priority=1,
+    ),
+    Column(
+        "REASON",
+        lambda row: row.reason,
+        lambda row: _format.text(row.reason, _REASON),
+    ),
+]
 
 
 def as_lines(letter: DeadLetter, *, payload: bool) -> Iterator[str]:
@@ -48,9 +190,11 @@ def as_lines(letter: DeadLetter, *, payload: bool) -> Iterator[str]:
         letter: The dead letter.
         payload: Whether the payload and the headers are shown as well.
     """
-    for name, value in facts(letter).items():
-        if value is not None:
-            yield f"{name}: {printable(str(value), 1000)}"
+    row = structs.asdict(letter_row(letter))
+    for name, value in row.items():
+        if value is not None and value is not UNSET:
+            shown = value.isoformat() if isinstance(value, datetime) else str(value)
+            yield f"{name}: {printable(shown, 1000)}"
     for line in letter.traceback.splitlines():
         yield f"    {printable(line, 1000)}"
     body = letter.payload
@@ -66,8 +210,10 @@ def as_lines(letter: DeadLetter, *, payload: bool) -> Iterator[str]:
         yield f"    {printable(part, _LONG)}"
 
 
-def as_json(letter: DeadLetter, *, whole: bool = False, payload: bool = False) -> str:
-    """Return a line of JSON for a dead letter, in which all but ASCII is escaped.
+def letter_row(
+    letter: DeadLetter, *, whole: bool = False, payload: bool = False
+) -> LetterRow:
+    """Return the row of a dead letter.
 
     Args:
         letter: The dead letter.
@@ -75,43 +221,33 @@ def as_json(letter: DeadLetter, *, whole: bool = False, payload: bool = False) -
             are included.
         payload: Whether the payload and the headers are included.
     """
-    record = facts(letter)
+    row = LetterRow(
+        id=str(letter.id),
+        stream=letter.stream,
+        shard=letter.shard,
+        entry_id=str(letter.entry_id),
+        group=letter.group,
+        consumer=letter.consumer,
+        attempts=letter.attempts,
+        time=None if letter.time is None else letter.time.astimezone(UTC),
+        error=letter.error,
+        reason=letter.reason,
+    )
+    body = letter.payload
     if whole:
-        record["traceback"] = letter.traceback
-        record["key"] = letter.key
-        record["header_names"] = [name for name, _ in letter.headers.pairs]
-        record["payload_size"] = None if letter.payload is None else len(letter.payload)
+        row = structs.replace(
+            row,
+            traceback=letter.traceback,
+            key=letter.key,
+            header_names=[name for name, _ in letter.headers.pairs],
+            payload_size=None if body is None else len(body),
+        )
     if payload:
-        record["headers"] = letter.headers.pairs
-        record |= _payload(letter.payload)
-    return json.dumps(record)
-
-
-def outcome(done: str, count: int, *, as_json: bool) -> str:
-    """Return the line that reports how many dead letters were changed."""
-    return json.dumps({done: count}) if as_json else f"{count} {done}"
-
-
-def facts(letter: DeadLetter) -> dict[str, Any]:
-    """Return the origin of a dead letter, and why it was given up."""
-    return {
-        "id": str(letter.id),
-        "stream": letter.stream,
-        "shard": letter.shard,
-        "entry_id": str(letter.entry_id),
-        "group": letter.group,
-        "consumer": letter.consumer,
-        "attempts": letter.attempts,
-        "time": None if letter.time is None else letter.time.isoformat(),
-        "error": letter.error,
-        "reason": letter.reason,
-    }
-
-
-def _payload(body: bytes | None) -> dict[str, str | None]:
-    if body is None:
-        return {"payload": None}
-    try:
-        return {"payload": body.decode()}
-    except UnicodeDecodeError:
-        return {"payload_base64": base64.b64encode(body).decode()}
+        row = structs.replace(row, headers=list(letter.headers.pairs))
+        try:
+            text = None if body is None else body.decode()
+        except UnicodeDecodeError:
+            encoded = base64.b64encode(body or b"").decode()
+            return structs.replace(row, payload_base64=encoded)
+        row = structs.replace(row, payload=text)
+    return row

@@ -8,17 +8,16 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import ExitStack, nullcontext
-from json import dumps
 from typing import Annotated, Any
 
 import anyio
 import typer
-from rich.console import Console
 
 from penstock import ConfigurationError
 from penstock._connection.address import EMBEDDED
-from penstock.cli._admin_call import Json, say
 from penstock.cli._errors import plain_errors
+from penstock.cli._output import Output, quiet_pipe, say
+from penstock.cli._server import Json, NoColor, Timeout, with_timeout
 from penstock.cli.demo.report import Result, table
 from penstock.cli.demo.scenario import Source, clicks, from_file, run
 from penstock.embedded import EmbeddedServer
@@ -34,7 +33,8 @@ def demo(
         typer.Option(metavar="FILE|-", help="Send the lines of this file; -: stdin."),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="The server; default: a private one.")
+        str | None,
+        typer.Option(metavar="URL", help="The server; default: a private one."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of worker processes.")
@@ -42,7 +42,15 @@ def demo(
     kill: Annotated[
         bool, typer.Option("--kill", help="SIGKILL a worker half-way, and replace it.")
     ] = False,
+    owned: Annotated[
+        bool,
+        typer.Option(
+            "--owned", help="Have each worker own shards; the order of a key is kept."
+        ),
+    ] = False,
     json: Json = False,
+    timeout: Timeout = None,
+    no_color: NoColor = False,
     lines: Annotated[
         int, typer.Option(min=0, help="Number of clicks to generate.")
     ] = 50_000,
@@ -52,6 +60,7 @@ def demo(
 
     A line's key is its first word. The exit status is 0 only if each line that has a
     receipt was handled, however workers died. A duplicate is reported, and counts once.
+    With --owned, the lines of each key must also have been handled in their order.
     """
     source: Source = nullcontext(clicks(lines, seed))
     with plain_errors(), ExitStack() as stack:
@@ -60,12 +69,15 @@ def demo(
             source = from_file(file.fileno(), counted=kill)
         if url is None or url.partition("://")[0] == EMBEDDED:
             url = stack.enter_context(EmbeddedServer()).url  # that others can open too
-        work = run(url, source, workers=workers, kill=kill)
+        url = with_timeout(url, timeout)
+        work = run(url, source, workers=workers, kill=kill, owned=owned)
         result = asyncio.run(_interruptible(work))
+    out = Output(json=json, color=not no_color)
     if json:
-        print(dumps(result.facts()), flush=True)
+        out.object(result.facts())
     else:
-        Console().print(table(result))
+        with quiet_pipe():
+            out.console.print(table(result))
     for complaint in result.complaints:
         say(complaint)
     raise typer.Exit(1 if result.complaints else 0)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+from msgspec import Struct, structs
 from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = ["Progress", "Result", "Tally", "display", "progress_grid", "table", "tally"]
+__all__ = [
+    "DemoResult",
+    "Progress",
+    "Result",
+    "Tally",
+    "display",
+    "progress_grid",
+    "table",
+    "tally",
+]
 
-_COUNTS: Final = ("sent", "handled", "distinct", "lost", "duplicates")
 _INTERVAL: Final = 0.25  # seconds between two pictures
 
 
@@ -52,24 +62,98 @@ class Tally:
     lost: int = 0  # sent, and handled by no worker
     duplicates: int = 0  # handled again
     unknown: int = 0  # handled without a receipt
+    disordered: int = 0  # keys of which a line was handled before an earlier one
+    moved: int = 0  # keys whose lines several workers have handled
     keys: Counter[bytes] = field(default_factory=Counter)  # distinct lines by key
 
 
+class Handled(NamedTuple):
+    """A line of a journal."""
+
+    at: int  # nanoseconds, by a clock that all workers share
+    which: bytes  # the message
+    key: bytes
+    worker: Path
+
+
 def tally(receipts: Iterable[bytes], journals: Iterable[Path]) -> Tally:
-    """Compare the ids of the lines sent with journals: an id and a key per line."""
+    """Compare the lines sent, in their order, with the workers' journals.
+
+    A line that was handled again says nothing about the order: what counts is when it
+    was handled first.
+    """
+    handled = sorted(each for path in journals for each in _journal(path))
+    sent = {which: number for number, which in enumerate(receipts)}
+    first: dict[bytes, Handled] = {}
+    for each in handled:
+        if each.which in sent:
+            first.setdefault(each.which, each)
+    unknown = sum(each.which not in sent for each in handled)
+    by_key: defaultdict[bytes, list[Handled]] = defaultdict(list)
+    for each in first.values():
+        by_key[each.key].append(each)
+    return Tally(
+        sent=len(sent),
+        handled=len(handled),
+        distinct=len(first),
+        lost=len(sent) - len(first),
+        duplicates=len(handled) - len(first) - unknown,
+        unknown=unknown,
+        disordered=sum(_is_disordered(lines, sent) for lines in by_key.values()),
+        moved=sum(len({line.worker for line in x}) > 1 for x in by_key.values()),
+        keys=Counter({key: len(lines) for key, lines in by_key.items()}),
+    )
+
+
+def _journal(path: Path) -> Iterator[Handled]:
     # The kill may tear the last line. Its message was not acknowledged then, so another
     # worker has handled it.
-    lines = [line for path in journals for line in path.read_bytes().split(b"\n")[:-1]]
-    handled = [line.partition(b" ") for line in lines]
-    sent = set(receipts)
-    keys = {id_: key for id_, _, key in handled if id_ in sent}
-    lost, unknown = (
-        len(sent) - len(keys),
-        sum(id_ not in sent for id_, _, _ in handled),
-    )
-    duplicates = len(handled) - len(keys) - unknown
-    counts = len(sent), len(handled), len(keys), lost, duplicates, unknown
-    return Tally(*counts, keys=Counter(keys.values()))
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        at, which, key = line.split(b" ", 2)
+        yield Handled(int(at), which, key, path)
+
+
+def _is_disordered(lines: Iterable[Handled], sent: Mapping[bytes, int]) -> bool:
+    return any(sent[a.which] > sent[b.which] for a, b in pairwise(lines))
+
+
+class DemoResult(Struct, frozen=True, kw_only=True):
+    """The result of a run, as JSON shows it; numbers are of lines.
+
+    Attributes:
+        sent: Sent, and confirmed by the server.
+        handled: Handled; one that was handled twice counts twice.
+        distinct: Handled, and different.
+        lost: Sent, and handled by no worker.
+        duplicates: Handled again.
+        keys_out_of_order: The number of keys of which a line was handled before an
+            earlier one.
+        keys_moved: The number of keys whose lines several workers have handled.
+        seconds: The time from the first line sent to the last one acknowledged.
+        messages_per_second: The lines handled in a second.
+        keys: The number of keys.
+        top: The ten most frequent keys, with their lines.
+        killed: The number of workers that were killed.
+        joined: The number of workers that joined after that.
+        in_hand_when_killed: Read by the killed worker and not acknowledged.
+        problems: What went wrong, a sentence each.
+    """
+
+    sent: int
+    handled: int
+    distinct: int
+    lost: int
+    duplicates: int
+    keys_out_of_order: int
+    keys_moved: int
+    seconds: float
+    messages_per_second: int
+    keys: int
+    top: dict[str, int]
+    killed: int
+    joined: int
+    in_hand_when_killed: int
+    problems: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +164,8 @@ class Result:
     seconds: float  # from the first line sent to the last one acknowledged
     killed: int  # workers
     killed_pending: int  # lines that the killed worker had read and not acknowledged
+    joined: int = 0  # workers that have joined since then
+    in_order: bool = False  # whether the lines of a key had to be handled in order
     problems: Sequence[str] = ()  # a sentence each, without what the tally says
 
     @property
@@ -90,23 +176,32 @@ class Result:
             found.append(f"{tally.lost} of {tally.sent} lines were lost")
         if tally.unknown:
             found.append(f"{tally.unknown} messages were handled that have no receipt")
+        if self.in_order and tally.disordered:
+            found.append(f"{tally.disordered} keys were handled out of order")
         return found
 
-    def facts(self) -> dict[str, Any]:
-        """Return the result as a JSON object, with the ten most frequent keys."""
+    def facts(self) -> DemoResult:
+        """Return the result as JSON shows it."""
         tally, seconds = self.tally, self.seconds
         # Equal counts by name, so that the same input gives the same list.
         top = sorted(tally.keys.items(), key=lambda item: (-item[1], item[0]))[:10]
-        return {
-            **{name: getattr(tally, name) for name in _COUNTS},
-            "seconds": round(seconds, 3),
-            "messages_per_second": round(tally.distinct / seconds if seconds else 0.0),
-            "keys": len(tally.keys),
-            "top": {key.decode("utf-8", "backslashreplace"): n for key, n in top},
-            "killed": self.killed,
-            "in_hand_when_killed": self.killed_pending,
-            "problems": self.complaints,
-        }
+        return DemoResult(
+            sent=tally.sent,
+            handled=tally.handled,
+            distinct=tally.distinct,
+            lost=tally.lost,
+            duplicates=tally.duplicates,
+            keys_out_of_order=tally.disordered,
+            keys_moved=tally.moved,
+            seconds=round(seconds, 3),
+            messages_per_second=round(tally.distinct / seconds if seconds else 0.0),
+            keys=len(tally.keys),
+            top={key.decode("utf-8", "backslashreplace"): n for key, n in top},
+            killed=self.killed,
+            joined=self.joined,
+            in_hand_when_killed=self.killed_pending,
+            problems=self.complaints,
+        )
 
 
 @contextmanager
@@ -144,11 +239,11 @@ def table(result: Result) -> Table:
     """Lay out the result of a run."""
     made = Table(Column(), Column(justify="right"), show_header=False)
     facts = result.facts()
-    for name, value in facts.items():
+    for name, value in structs.asdict(facts).items():
         if isinstance(value, int | float) and (result.killed or "killed" not in name):
             made.add_row(name.replace("_", " "), f"{value:,}")
     made.add_section()
-    for key, count in facts["top"].items():
+    for key, count in facts.top.items():
         # No markup and no control character of a key may act here.
         clean = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in key[:60])
         made.add_row(Text(clean or "(none)"), f"{count:,}")

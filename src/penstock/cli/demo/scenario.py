@@ -6,6 +6,10 @@ killing it would go on; it is killed if it still has some then. Until then no mo
 half of the lines are sent. So the kill can't come too late, however fast the workers
 are, and the other half is left to be handled without the killed process. If all entries
 are acknowledged before pending ones are seen, some more lines are sent.
+
+A worker that was killed is replaced by one of its name. Workers that own shards are
+replaced by two others, so that the shards are divided anew, and the other half of the
+lines is sent when both have joined.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +32,17 @@ from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
-from penstock import KEEP_ALL, EntryId, Producer, Receipt
+from penstock import (
+    KEEP_ALL,
+    ConfigurationError,
+    EntryId,
+    KeyHash,
+    Producer,
+    Receipt,
+)
 from penstock._tasks.task_scopes import task_group
 from penstock.admin import Admin, GroupState
-from penstock.cli._admin_call import say
+from penstock.cli._output import say
 from penstock.cli.demo import worker
 from penstock.cli.demo.report import Progress, Result, display, tally
 from penstock.cli.run.child import Child, spawned
@@ -40,9 +51,11 @@ from penstock.events import printable
 
 __all__ = ["DemoSender", "Run", "Source", "Stalled", "clicks", "from_file", "run"]
 
-_LOOK: Final = 0.01  # seconds between looks at the group; two commands each
+_LOOK: Final = 0.05
 _NEARLY: Final = 0.9  # of the half: sending it may not be over yet
 _LOG_TAIL: Final = 2000  # bytes
+_JOINING: Final = 2  # workers that join after one that owned shards was killed
+_SHARDS: Final = 12  # of a stream whose shards are owned
 _SETTLING: Final = 0.02  # seconds until commands that a worker has sent are executed
 
 
@@ -132,6 +145,7 @@ class DemoSender:
 
     url: str
     stream: str
+    shards: int = 1
     limit: float = math.inf
     # Lines without an outcome, and receipts of the others, in the stream's order.
     unsettled: deque[asyncio.Future[Receipt]] = field(default_factory=deque)
@@ -146,7 +160,11 @@ class DemoSender:
         # After Ctrl-C, lines that are left are worth no more than a second. Failures
         # are counted here, and outages are reported by `Admin`.
         async with Producer(
-            self.url, retention=KEEP_ALL, close_timeout=1, on_event=lambda _: None
+            self.url,
+            sharder=KeyHash(self.shards) if self.shards > 1 else None,
+            retention=KEEP_ALL,
+            close_timeout=1,
+            on_event=lambda _: None,
         ) as producer:
             sent = 0
             async for line in lines:
@@ -195,6 +213,7 @@ class Run:
     patience: float = 30.0  # seconds without progress after which to give up
     seconds: float = 0.0  # from the first look at the group to the last one
     problems: list[str] = field(default_factory=list)
+    joined: int = 0  # workers that have joined since one was killed
     _killed_pending: int = 0  # pending lines of the killed worker; 0: none was killed
     _seen: Progress = field(default_factory=Progress)
     _moved: float = 0.0  # seconds when progress was seen last
@@ -222,14 +241,17 @@ class Run:
         """Run a process for a worker, and another one after each that we killed."""
         # Processes end by a signal only: a cancellation would not let them close.
         with anyio.CancelScope(shield=True), tempfile.TemporaryFile() as log:
-            arguments = worker.__name__, self.sender.stream, name, str(self.folder)
-            async with spawned(*arguments, url=self.sender.url, stderr=log) as child:
+            division = worker.OWNED if self.owned else worker.SHARED
+            where = self.sender.stream, name, str(self.folder), division
+            async with spawned(
+                worker.__name__, *where, url=self.sender.url, stderr=log
+            ) as child:
                 self._children[name] = child
                 if self._stopping:  # while it was started
                     child.drain()
                 status = await child.ended(self._ready.release)
             if child.killed and not self._stopping:
-                await self._keep_running(name)
+                await self._replace(name)
                 return
             log.seek(0)
             output = printable(log.read()[-_LOG_TAIL:].strip(), _LOG_TAIL)
@@ -242,6 +264,21 @@ class Run:
         if status not in (0, -signal.SIGTERM):
             late = f"{name} did not end within {worker.CLOSING:g} s"
             self.problems.append(late if child.killed else ending)
+
+    async def _replace(self, name: str) -> None:
+        """Run another process for a worker, or two other workers that own shards."""
+        if not self.owned:
+            await self._keep_running(name)
+            return
+        number = len(self._children)
+        async with task_group() as tasks:
+            for other in range(number + 1, number + 1 + _JOINING):
+                tasks.start_soon(self._keep_running, f"worker-{other}")
+
+    @property
+    def owned(self) -> bool:
+        """Whether each worker owns some of the stream's shards."""
+        return self.sender.shards > 1
 
     async def until_handled(self) -> None:
         """Return when all lines are sent and acknowledged; raise if that stalls."""
@@ -257,9 +294,13 @@ class Run:
         if state is not None:
             self.sender.settle()
             sent, unsettled = len(self.sender.receipts), len(self.sender.unsettled)
-            # Counted here, since Redis 6.2 does not know the lag.
-            lag = sent - self.sender.count_up_to(state.last_delivered)
-            seen = Progress(sent, unsettled, lag, state.pending, state.holders)
+            seen = Progress(
+                sent,
+                unsettled,
+                self._lag(state, sent),
+                state.pending,
+                _by_worker(state.holders),
+            )
             # A run that is idle may wait for its input: that is no stall.
             if seen.idle or seen != self._seen:
                 self._moved = self.seconds
@@ -273,6 +314,17 @@ class Run:
                 f"{seen.pending} unacknowledged"
             )
         return state is not None and self._seen.idle
+
+    def _lag(self, state: GroupState, sent: int) -> int:
+        if not self.owned:
+            # Counted here, since Redis 6.2 does not know the lag.
+            return sent - self.sender.count_up_to(state.last_delivered)
+        if state.lag is None:
+            raise ConfigurationError(
+                "this server does not know the lag of a shard: --owned needs Redis 7.0 "
+                "or newer, or Valkey"
+            )
+        return state.lag
 
     async def _ask(self) -> GroupState | None:
         try:
@@ -289,9 +341,17 @@ class Run:
         if holders:
             await self._kill(max(holders, key=holders.__getitem__))
         if self._killed_pending:
+            if self.owned:
+                await self._have_joined()
             sender.raise_limit()
         elif sender.paused and seen.idle:
             sender.raise_limit(-(-sender.limit // 10))
+
+    async def _have_joined(self) -> None:
+        with anyio.move_on_after(self.patience):
+            while self.joined < _JOINING:
+                await self._ready.acquire()
+                self.joined += 1
 
     async def _kill(self, name: str) -> None:
         """Freeze a worker, and kill it if it has pending entries then."""
@@ -300,7 +360,8 @@ class Run:
         try:
             await anyio.sleep(_SETTLING)
             state = await self._ask()
-            self._killed_pending = state.holders.get(name, 0) if state else 0
+            holders = _by_worker(state.holders) if state else {}
+            self._killed_pending = holders.get(name, 0)
             if self._killed_pending:
                 child.kill()
         finally:
@@ -317,13 +378,29 @@ class Run:
             problems.append(
                 "no worker was killed: none was seen with unacknowledged lines"
             )
-        ids = (bytes(receipt.id) for receipt in sender.receipts)
-        counted = tally(ids, self.folder.glob("*.journal"))
-        killed, pending = int(self._killed_pending > 0), self._killed_pending
-        return Result(counted, self.seconds, killed, pending, problems)
+        sent = (worker.identity(each.shard, each.id) for each in sender.receipts)
+        return Result(
+            tally(sent, self.folder.glob("*.journal")),
+            self.seconds,
+            killed=int(self._killed_pending > 0),
+            killed_pending=self._killed_pending,
+            joined=self.joined,
+            in_order=self.owned,
+            problems=problems,
+        )
 
 
-async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
+def _by_worker(holders: Mapping[str, int]) -> Counter[str]:
+    """Add up what the names hold under which a worker owns shards: `name#number`."""
+    total: Counter[str] = Counter()
+    for name, count in holders.items():
+        total[name.partition("#")[0]] += count
+    return total
+
+
+async def run(
+    url: str, source: Source, *, workers: int, kill: bool, owned: bool
+) -> Result:
     """Send lines, have them handled, and gather what the workers wrote down.
 
     Nothing is left behind, however the run ends: no process, no file, and no stream if
@@ -334,13 +411,17 @@ async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
         async with source as lines, Admin(url) as admin, AsyncExitStack() as stack:
             stack.push_async_callback(_delete, admin, stream)
             half = -(-lines.total // 2) if kill and lines.total else math.inf
-            sender = DemoSender(url, stream, limit=half)
+            shards = _SHARDS if owned else 1
+            sender = DemoSender(url, stream, shards, limit=half)
             this = Run(admin, sender, Path(folder), show)
             try:
+                if owned:
+                    await admin.set_shards(stream, shards)
                 # The workers end before the stream does: they would recreate it.
                 async with this.workers(workers), task_group() as tasks:
                     # If the server refuses to tell, that is an error and no stall.
-                    await admin.group_state(stream, worker.GROUP)
+                    if not owned:
+                        await admin.group_state(stream, worker.GROUP)
                     tasks.start_soon(sender.run, lines.source)
                     await this.until_handled()
             except (PenstockError, OSError) as error:

@@ -8,19 +8,37 @@ import typer
 
 from penstock import ConfigurationError
 from penstock.admin import Admin, OwnedShard, Owners
-from penstock.cli._admin_call import Json, Url, confirmed, operate, say
+from penstock.cli._admin_call import confirmed, operate, say
 from penstock.cli._errors import plain_errors
-from penstock.cli.owners.report import as_json, as_table, move_as_json, move_as_lines
+from penstock.cli._options import stream_argument
+from penstock.cli._output import emit
+from penstock.cli._server import Server, on_server
+from penstock.cli.owners.report import (
+    MEMBERS,
+    SHARDS,
+    member_row,
+    moved,
+    owned_row,
+    sentences,
+)
 from penstock.events import printable
 
 __all__ = ["owners"]
 
 
+@on_server
 def owners(
-    stream: Annotated[str, typer.Argument(help="The stream, with all its shards.")],
+    stream: Annotated[str, stream_argument("The stream, with all its shards.")],
+    group: Annotated[
+        str | None,
+        typer.Argument(metavar="GROUP", help="The group whose members own shards."),
+    ] = None,
     *,
-    group: Annotated[str, typer.Option(help="The group whose members own shards.")],
-    url: Url = None,
+    server: Server,
+    group_option: Annotated[
+        str | None,
+        typer.Option("--group", metavar="GROUP", help="The same, as an option."),
+    ] = None,
     move: Annotated[
         int | None,
         typer.Option(metavar="SHARD", help="Move the shard with this number."),
@@ -44,7 +62,6 @@ def owners(
     yes: Annotated[
         bool, typer.Option("--yes", help="With --force: do not ask.")
     ] = False,
-    json: Json = False,
 ) -> None:
     """Show which member of a group owns which shard, or move a shard.
 
@@ -57,28 +74,49 @@ def owners(
     """
     with plain_errors():
         _check(move=move, to=to, force=force, yes=yes)
+        name = _only(group, group_option)
 
     async def show(admin: Admin) -> bool:
-        found = await admin.owners(stream, group)
-        for line in as_json(found) if json else as_table(found):
-            print(line)
+        found = await admin.owners(stream, name)
+        server.out.rows(SHARDS, map(owned_row, found.shards))
+        if found.members and not server.out.json:
+            emit("")
+        if found.members:
+            server.out.rows(MEMBERS, map(member_row, found.members))
         if not found.members:
-            say(f"group {group!a:.80} has no members, so nobody owns its shards")
+            say(f"group {name!a:.80} has no members, so nobody owns its shards")
         return True
 
     async def change(admin: Admin, shard: int) -> bool:
         take = force
         if force and not yes:
-            owned = _owned(await admin.owners(stream, group), shard, to)
+            owned = _owned(await admin.owners(stream, name), shard, to)
             take = owned is not None
             if owned is not None and not _allowed(owned):
                 return False
-        moved = await admin.move(stream, group, shard, to, force=take)
-        for line in [move_as_json(moved)] if json else move_as_lines(moved):
-            print(line)
+        move = await admin.move(stream, name, shard, to, force=take)
+        if server.out.json:
+            server.out.object(moved(move))
+        else:
+            for line in sentences(move):
+                emit(line)
         return True
 
-    operate(url, show if move is None else lambda admin: change(admin, move))
+    operate(server, show if move is None else lambda admin: change(admin, move))
+
+
+def _only(argument: str | None, option: str | None) -> str:
+    """Return the group, which has to be named once.
+
+    Raises:
+        ConfigurationError: It is not named, or twice.
+    """
+    named = [name for name in (argument, option) if name is not None]
+    if len(named) != 1:
+        raise ConfigurationError(
+            "name one group: penstock owners STREAM GROUP, or --group GROUP"
+        )
+    return named[0]
 
 
 def _check(*, move: int | None, to: str | None, force: bool, yes: bool) -> None:

@@ -9,50 +9,29 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import IO, Final
 
 import anyio
+import msgspec
 
 from penstock._tasks.task_scopes import task_group
 from penstock.cli.run import worker as program
+from penstock.cli.run.settings import Settings
 from penstock.cli.run.status_pipe import (
-    READY,
-    REFUSED,
-    SILENT,
+    DUMP,
     URL_VARIABLE,
     WORKER_VARIABLE,
     WORKERS_VARIABLE,
+    Frame,
+    Frames,
 )
 from penstock.events import TRACEBACKS
 
-__all__ = ["Child", "Settings", "spawned", "started"]
+__all__ = ["Child", "spawned", "started"]
 
 _READ_TIMEOUT: Final = 1.0  # seconds to read the messages of a process that ended
-_MAX_BYTES: Final = 65_536  # bytes of a worker's messages
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The router to run, and how.
-
-    Attributes:
-        target: `module:attribute` of the router.
-        workers: The number of processes.
-        url: The server; None for the router's own.
-        grace: Seconds to drain before workers are killed.
-        level: The log level.
-        uvloop: Whether the workers use uvloop's event loop.
-        tracebacks: When the workers log tracebacks, see `log_event`.
-    """
-
-    target: str
-    workers: int = 1
-    url: str | None = None
-    grace: float = 30.0
-    level: str = "info"
-    uvloop: bool = False
-    tracebacks: str = "last"
+_MAX_BYTES: Final = 65_536  # bytes that are received at a time
 
 
 class Child:
@@ -68,33 +47,41 @@ class Child:
     ) -> None:
         self._process = process
         self._socket = status_socket
-        self._received = b""
-        self._refusal: bytes | None = None
+        self._frames = Frames()
+        self._refusal = b""
         # Set when the worker can't send any more.
         self._all_read = asyncio.Event()
-        # Whether the worker has been ready, and whether the parent killed it.
+        # Whether the worker has been ready, whether the parent killed it, and whether
+        # it is replaced because its event loop stood still, or since its code changed.
         self.ready = False
         self.killed = False
+        self.hung = self.outdated = False
+        # Whether it has told what became of its messages.
+        self.drained = False
 
     @property
     def reason(self) -> str:
         """Why the worker can't be run; empty if it sent no reason."""
-        return (self._refusal or b"").decode("utf-8", "replace")
+        return self._refusal.decode("utf-8", "replace")
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     async def ended(
         self,
         on_ready: Callable[[], None],
-        on_beat: Callable[[float], None] = lambda _: None,
+        on_answer: Callable[[Frame, bytes], None] = lambda _kind, _content: None,
     ) -> int:
         """Wait for the end of the process, and return its exit status.
 
         Args:
             on_ready: Called when the worker is ready.
-            on_beat: Called from then on, as long as the worker's event loop turns, with
-                the seconds for which the server has owed it an answer.
+            on_answer: Called with each answer to `ask`: its kind, and its content.
         """
         async with task_group() as tasks:
-            tasks.start_soon(self._listen, on_ready, on_beat)
+            tasks.start_soon(self._listen, on_ready, on_answer)
             status = await self._process.wait()
             # A process that a handler has forked may hold the other end open.
             with suppress(TimeoutError):
@@ -104,41 +91,42 @@ class Child:
         return status
 
     async def _listen(
-        self, on_ready: Callable[[], None], on_beat: Callable[[float], None]
+        self, on_ready: Callable[[], None], on_answer: Callable[[Frame, bytes], None]
     ) -> None:
         loop = asyncio.get_running_loop()
         with suppress(OSError):
             while data := await loop.sock_recv(self._socket, _MAX_BYTES):
-                if self._refusal is not None:
-                    self._refusal += data[: _MAX_BYTES - len(self._refusal)]
-                else:
-                    self._received += data
-                    self._read_lines(on_ready, on_beat)
+                for kind, content in self._frames.add(data):
+                    if kind is Frame.REFUSED:
+                        self._refusal = content
+                    elif kind is Frame.READY:
+                        self.ready = True
+                        on_ready()
+                    else:
+                        on_answer(kind, content)
         self._all_read.set()
 
-    def _read_lines(
-        self, on_ready: Callable[[], None], on_beat: Callable[[float], None]
-    ) -> None:
-        while self._refusal is None and b"\n" in self._received:
-            line, _, self._received = self._received.partition(b"\n")
-            if line + b"\n" == REFUSED:
-                self._refusal = self._received
-            elif line + b"\n" == READY:
-                self.ready = True
-                on_ready()
-            elif line.startswith(SILENT):
-                on_beat(float(line.removeprefix(SILENT)))
+    def ask(self, what: bytes) -> None:
+        """Ask the worker for something; the answer comes later, if at all."""
+        # The socket is full if the process has been stopped for long, and closed if it
+        # has ended.
+        with suppress(OSError):
+            self._socket.send(what)
 
     def drain(self) -> None:
         """Send SIGTERM, on which the worker drains."""
         self.send_signal(signal.SIGTERM)
+
+    def dump(self) -> None:
+        """Have the process write to its standard error where its threads are."""
+        self.send_signal(DUMP)
 
     def kill(self) -> None:
         """Kill the process."""
         self.killed = True
         self.send_signal(signal.SIGKILL)
 
-    def send_signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: int) -> None:
         """Send the process a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
@@ -157,12 +145,13 @@ def started(settings: Settings, number: int) -> AbstractAsyncContextManager[Chil
     Raises:
         OSError: On entering: the process can't be started.
     """
+    public = replace(settings, url=None)
     return spawned(
-        *(program.__name__, settings.target, str(number)),
-        *(str(settings.grace), settings.level),
-        "uvloop" if settings.uvloop else "asyncio",
+        *(program.__name__, str(number), msgspec.json.encode(public).decode()),
         url=settings.url,
         variables={
+            # Two edits within a second may leave compiled code that seems up to date.
+            **({"PYTHONDONTWRITEBYTECODE": "1"} if settings.reload else {}),
             TRACEBACKS: settings.tracebacks,
             WORKER_VARIABLE: str(number),
             WORKERS_VARIABLE: str(settings.workers),

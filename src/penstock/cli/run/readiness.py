@@ -8,6 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
+from penstock.health import Health, WorkerHealth, WorkerState
+
 __all__ = ["Readiness"]
 
 # Everybody may read it: a probe may be another user.
@@ -26,10 +30,9 @@ class Readiness:
     def __init__(self, workers: int, file: Path | None = None) -> None:
         self._workers = workers
         self._file = file
-        # The numbers of the workers that are ready.
+        # The numbers of the workers that have said that they are ready.
         self._up: set[int] = set()
-        # By worker, why it can't get messages.
-        self._troubles: dict[int, str] = {}
+        self._health = {number: _down(number) for number in range(1, workers + 1)}
         self._draining = False
 
     def prepare(self) -> None:
@@ -45,32 +48,53 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Whether all workers are ready, none is in trouble and none is to drain."""
-        all_up = len(self._up) == self._workers and not self._troubles
-        return all_up and not self._draining
+        healthy = all(each.why is None for each in self._health.values())
+        return healthy and len(self._up) == self._workers and not self._draining
+
+    @property
+    def health(self) -> Health:
+        """The health of all workers, as they have last told it."""
+        ready = self.ready
+        return Health(
+            ready=ready,
+            live=True,
+            why=None if ready else str(self),
+            workers=tuple(self._health.values()),
+        )
+
+    def started(self, worker: int, pid: int) -> None:
+        """Record that a worker's process has been started."""
+        self._health[worker] = WorkerHealth(
+            number=worker, pid=pid, state=WorkerState.STARTING, why="it starts"
+        )
 
     def up(self, worker: int) -> None:
         """Record that a worker is ready."""
         self._up.add(worker)
+        self._health[worker] = replace(
+            self._health[worker], state=WorkerState.RUNNING, why=None
+        )
         self._update_file()
 
     def down(self, worker: int) -> None:
         """Record that a worker has ended."""
         self._up.discard(worker)
-        self._troubles.pop(worker, None)
+        self._health[worker] = _down(worker)
         self._update_file()
 
-    def trouble(self, worker: int, reason: str) -> str:
-        """Record why a worker that is ready can't get messages; empty if it can.
+    def told(self, worker: int, health: WorkerHealth) -> tuple[str | None, str | None]:
+        """Record what a worker tells about itself.
 
         Returns:
-            The reason that was recorded before.
+            Why it could not get messages before, and why now, if it has been ready;
+            None if it can.
         """
-        before = self._troubles.pop(worker, "")
-        if reason:
-            self._troubles[worker] = reason
-        if bool(reason) != bool(before):
+        before, self._health[worker] = self._health[worker].why, health
+        if worker not in self._up:
+            return None, None
+        if (health.why is None) != (before is None):
             self._update_file()
-        return before
+        return before, health.why
 
     def drain(self) -> None:
         """Record that all workers are to end."""
@@ -114,6 +138,13 @@ class Readiness:
     def __str__(self) -> str:
         if self._draining:
             return "draining"
-        for worker, reason in sorted(self._troubles.items()):
-            return f"worker {worker}: {reason}"
+        for worker, health in self._health.items():
+            if worker in self._up and health.why is not None:
+                return f"worker {worker}: {health.why}"
         return f"{len(self._up)} of {self._workers} workers are ready"
+
+
+def _down(number: int) -> WorkerHealth:
+    return WorkerHealth(
+        number=number, pid=None, state=WorkerState.DOWN, why="its process has ended"
+    )

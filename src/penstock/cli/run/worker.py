@@ -8,106 +8,156 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import faulthandler
 import gc
 import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from penstock import PenstockError, Router, UsageError
+import msgspec
+
+from penstock import ClosedError, Consumer, PenstockError, Router, UsageError
+from penstock._tasks.task_scopes import task_group
+from penstock.cli._url import SHARED, server_url
+from penstock.cli.run.answers import Answers
+from penstock.cli.run.caught_up import check_groups, wait_until_caught_up
+from penstock.cli.run.settings import Settings
 from penstock.cli.run.status_pipe import (
-    BEAT,
+    COUNTERS,
+    DUMP,
+    HEALTH,
+    METRICS,
     URL_VARIABLE,
-    WORKERS_VARIABLE,
+    Frame,
     StatusPipe,
+    Tally,
 )
 from penstock.cli.run.target import Refused, load
 
-__all__ = ["LOG_FORMAT", "main"]
+if TYPE_CHECKING:
+    from penstock.cli.run.worker_metrics import WorkerMetricsSource
 
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s [{who}] %(name)s: %(message)s"
+__all__ = ["main"]
+
 _WRONG_USE: Final = 2
+_LAST_ANSWER: Final = 1.0  # seconds that the collection of the last metrics may take
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-class _Beat:
-    """Sends the parent every two seconds that the event loop turns.
+async def serve(
+    router: Router, url: str | None, pipe: StatusPipe, *, until_caught_up: bool = False
+) -> None:
+    """Run the router until a signal stops it.
 
     Args:
-        router: The router, whose consumers' connections are reported.
-        pipe: Leads to the parent.
-        loop: The event loop.
+        router: The router.
+        url: The server; None for the router's own.
+        pipe: Tells the parent.
+        until_caught_up: Whether the parent is told when there is nothing left to do.
     """
-
-    def __init__(
-        self, router: Router, pipe: StatusPipe, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._router = router
-        self._pipe = pipe
-        self._loop = loop
-        self._next: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Send that all consumers are open, and go on with beats."""
-        self._pipe.ready()
-        self._beat()
-
-    def _beat(self) -> None:
-        consumers = self._router.consumers
-        self._pipe.beat(max((one.silent_for for one in consumers), default=0.0))
-        self._next = self._loop.call_later(BEAT, self._beat)
-
-    def stop(self) -> None:
-        """Send no more beats."""
-        if self._next is not None:
-            self._next.cancel()
-
-
-async def serve(router: Router, url: str | None, pipe: StatusPipe) -> None:
-    """Run the router until a signal stops it."""
     loop = asyncio.get_running_loop()
     # Ctrl-C in the terminal does not reach this process, which has its own session. A
     # SIGINT that arrives nevertheless was sent to this very process.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, router.stop)
-    beat = _Beat(router, pipe, loop)
+    consumers: list[Consumer[Any]] = []
+
+    def observe(parts: Sequence[Any]) -> None:
+        consumers.extend(each for each in parts if isinstance(each, Consumer))
+
+    router._observers.append(observe)  # noqa: SLF001
     try:
-        await router.run(url, on_ready=beat.start)
+        async with task_group() as tasks:
+
+            def on_ready() -> None:
+                pipe.ready()
+                if until_caught_up:
+                    tasks.start_soon(_report_caught_up, router, pipe)
+
+            await router.run(url, on_ready=on_ready)
+            tasks.cancel_scope.cancel()
     finally:
-        beat.stop()
+        pipe.drained(_tally(consumers))
+
+
+async def _report_caught_up(router: Router, pipe: StatusPipe) -> None:
+    try:
+        await wait_until_caught_up(router)
+    except ClosedError:
+        return  # it drains already
+    except PenstockError as error:
+        pipe.caught_up(str(error))
+    else:
+        pipe.caught_up()
+
+
+def _tally(consumers: Iterable[Consumer[Any]]) -> Tally:
+    """Return what has become of the messages of closed consumers."""
+    meters = [consumer._config.meter for consumer in consumers]  # noqa: SLF001
+    return Tally(
+        handled=sum(each.acked for one in meters for each in one.counters().values()),
+        given_back=sum(meter.given_back for meter in meters),
+        left=sum(meter.left for meter in meters),
+    )
 
 
 def main() -> None:
     """Run a router as the arguments of the process say."""
-    descriptor, target, number, grace, level, uvloop = sys.argv[1:]
+    descriptor, number, arguments = sys.argv[1:]
+    settings = msgspec.json.decode(arguments, type=Settings)
     # Registered before the import, so that it runs after all functions that the user's
     # modules register.
     atexit.register(_end_quickly)
     # Until the event loop runs nothing is in progress, so SIGTERM may exit at once.
     signal.signal(signal.SIGTERM, _leave)
     pipe = StatusPipe(int(descriptor))
-    pipe.watch(float(grace))
+    # Before the import, too: it works in any state, since it takes no Python code.
+    faulthandler.register(DUMP, chain=False)
+    answers = Answers(int(number))
+    pipe.watch(
+        settings.grace,
+        {
+            HEALTH: (Frame.HEALTH, answers.health),
+            METRICS: (Frame.METRICS, answers.all_metrics),
+            COUNTERS: (Frame.METRICS, answers.counters),
+        },
+    )
     url = os.environ.pop(URL_VARIABLE, None)
     try:
-        factory = _uvloop() if uvloop == "uvloop" else None
-        router = load(target)
-        router.check_workers(int(os.environ.get(WORKERS_VARIABLE, "1")))
+        if found := server_url(None, [SHARED]):
+            os.environ[SHARED] = found
+        factory = _uvloop() if settings.uvloop else None
+        router = load(
+            settings.target, factory=settings.factory, app_dir=settings.app_dir
+        )
+        router.check_workers(settings.workers)
+        if settings.until_caught_up:
+            check_groups(router)
         # After the import, so that a module's own logging configuration has precedence.
-        form = LOG_FORMAT.format(who=f"worker {number}")
-        logging.basicConfig(level=level.upper(), format=form)
+        settings.logs.configure(f"worker {number}")
+        answers.router = router
+        if settings.metrics:
+            answers.metrics = _metrics(router)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(serve(router, url, pipe))
+            runner.run(
+                serve(router, url, pipe, until_caught_up=settings.until_caught_up)
+            )
     except (Refused, UsageError) as error:
         pipe.refuse(str(error))
         sys.exit(_WRONG_USE)
     except PenstockError as error:
         logging.getLogger("penstock").critical("%s", error)
         sys.exit(1)
+    finally:
+        if answers.metrics is not None:
+            # All has been counted now.
+            pipe.answer_last(Frame.METRICS, answers.counters, _LAST_ANSWER)
 
 
 def _end_quickly() -> None:
@@ -125,6 +175,13 @@ def _end_quickly() -> None:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _metrics(router: Router) -> WorkerMetricsSource:
+    # Imported here: it needs an extra.
+    from penstock.cli.run.worker_metrics import WorkerMetricsSource  # noqa: PLC0415
+
+    return WorkerMetricsSource(router)
 
 
 def _uvloop() -> Loop:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
-from penstock import ACKED, ConfigurationError, MaxAge, MaxLen
+from penstock import ACKED, AccessError, ConfigurationError, MaxAge, MaxLen
 from penstock.admin import Admin, Trimmed, TrimTo
-from penstock.cli._admin_call import Json, Url, confirmed, operate, say
+from penstock.cli._admin_call import operate, say
+from penstock.cli._destructive import Decision, DryRun, Plan, Yes
 from penstock.cli._errors import plain_errors
-from penstock.cli._values import bound, duration
-from penstock.cli.trim.report import as_json, as_row, as_sentence, heading
+from penstock.cli._options import age_or_id_option, duration_option, stream_argument
+from penstock.cli._server import Server, on_server
+from penstock.cli.trim.report import as_sentence, columns, trimmed
 from penstock.events import printable
+from penstock.message import EntryId
 
 __all__ = ["trim"]
 
 
+@on_server
 def trim(
-    stream: Annotated[str, typer.Argument(help="The stream, with all its shards.")],
+    stream: Annotated[str, stream_argument("The stream, with all its shards.")],
     *,
-    url: Url = None,
+    server: Server,
     acked: Annotated[
         bool,
         typer.Option(
@@ -32,16 +37,13 @@ def trim(
         typer.Option(metavar="N", help="Keep the newest N entries of each shard."),
     ] = None,
     max_age: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DURATION", help="Keep younger entries, for example 7d or 12h."
-        ),
+        float | None,
+        duration_option("--max-age", "Keep younger entries, for example 7d or 12h."),
     ] = None,
     before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="POSITION",
-            help="Delete older entries than this time with a zone, age or id.",
+        Any,  # typer takes no union: an `EntryId`, a `datetime` or None
+        age_or_id_option(
+            "--before", "Delete older entries than this time with a zone, age or id."
         ),
     ] = None,
     exact: Annotated[
@@ -53,31 +55,20 @@ def trim(
         ),
     ] = False,
     ignore_idle: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DURATION",
-            help="With --acked: exclude groups that have been idle for this long; "
-            "entries that they have not acknowledged are deleted as well.",
+        float | None,
+        duration_option(
+            "--ignore-idle",
+            "With --acked: exclude groups that have been idle for this long; entries "
+            "that they have not acknowledged are deleted as well.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Only report how many entries would be deleted."
-        ),
-    ] = False,
-    yes: Annotated[
-        bool,
-        typer.Option(
-            "--yes", help="Delete entries also if groups have not acknowledged them."
-        ),
-    ] = False,
-    json: Json = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Delete old entries from a stream, and report the group that holds the rest.
 
-    If a group would lose entries that it has not acknowledged, nothing is
-    deleted without --yes; on a terminal you are asked.
+    You are asked if a group would lose entries that it has not acknowledged; without a
+    terminal nothing is deleted then, unless there is --yes.
 
     Exit status: 0 done; 1 no connection, refused, answered with no, or no such
     stream; 2 wrong usage, or --yes is missing.
@@ -86,34 +77,41 @@ def trim(
         to = _target(
             acked=acked, max_len=max_len, max_age=max_age, before=before, exact=exact
         )
-        idle = None if ignore_idle is None else duration(ignore_idle, "--ignore-idle")
 
     async def work(admin: Admin) -> bool:
-        losses = None
-        if dry_run or not yes:
-            losses = await admin.trim_losses(stream, to, ignore_idle=idle)
-            for loss in losses:
-                say(as_sentence(loss))
-            if losses and not (dry_run or confirmed("delete them")):
-                return False
-        shards = await admin.trim(stream, to, ignore_idle=idle, dry_run=dry_run)
-        if not json:
-            print(heading(dry_run=dry_run))
-        for trimmed in shards:
-            line = as_json(trimmed, dry_run=dry_run, losses=losses)
-            print(line if json else as_row(trimmed))
-            _explain(trimmed, acked=acked)
+        try:
+            losses = await admin.trim_losses(stream, to, ignore_idle=ignore_idle)
+        except AccessError:
+            if not yes:
+                raise
+            losses = None
+            say("this user may not see what groups would lose")
+        plan = Plan(
+            "delete them",
+            facts=[as_sentence(loss) for loss in losses or ()],
+            loses=bool(losses),
+            harmless=True,
+        )
+        if Decision(dry_run, yes).on(plan) is False:
+            return False
+        shards = await admin.trim(stream, to, ignore_idle=ignore_idle, dry_run=dry_run)
+        server.out.rows(
+            columns(dry_run=dry_run),
+            [trimmed(shard, dry_run=dry_run, losses=losses) for shard in shards],
+        )
+        for shard in shards:
+            _explain(shard, acked=acked)
         return True
 
-    operate(url, work)
+    operate(server, work)
 
 
 def _target(
     *,
     acked: bool,
     max_len: int | None,
-    max_age: str | None,
-    before: str | None,
+    max_age: float | None,
+    before: EntryId | datetime | None,
     exact: bool,
 ) -> TrimTo:
     """Return the entries to keep; exactly one option must name them.
@@ -127,9 +125,9 @@ def _target(
     if max_len is not None:
         chosen.append(MaxLen(max_len, exact=exact))
     if max_age is not None:
-        chosen.append(MaxAge(duration(max_age, "--max-age"), exact=exact))
+        chosen.append(MaxAge(max_age, exact=exact))
     if before is not None:
-        chosen.append(bound(before, "--before"))
+        chosen.append(before)
     if len(chosen) != 1:
         raise ConfigurationError(
             "choose the entries to keep or to delete by exactly one of --acked, "

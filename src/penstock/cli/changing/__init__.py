@@ -1,0 +1,1 @@
+"""`penstock reset`, `claim` and `delete`: commands that change groups and streams."""

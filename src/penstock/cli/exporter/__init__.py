@@ -1,0 +1,1 @@
+"""`penstock exporter`: serves the metrics of streams and groups to Prometheus."""

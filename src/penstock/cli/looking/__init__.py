@@ -1,0 +1,1 @@
+"""The commands that look at streams, groups and consumers, and change nothing."""

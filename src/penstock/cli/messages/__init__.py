@@ -1,0 +1,1 @@
+"""`penstock send`, `read` and `tail`: writes and reads messages, without a group."""

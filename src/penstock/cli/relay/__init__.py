@@ -1,0 +1,1 @@
+"""`penstock relay`: moves the messages of a stream to a list or to another stream."""

@@ -1,0 +1,1 @@
+"""`penstock schema`: JSON schemas of what `--json` prints."""

@@ -1,0 +1,1 @@
+"""`penstock top`: shows all groups, and keeps showing them."""
