@@ -1,0 +1,1 @@
+"""The web console: `penstock console`; needs the extra `console`."""
