@@ -19,9 +19,10 @@ test: $(VENV)/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_
 simulate: $(VENV)/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) or ROUNDS, from SEED (1) on
 	cd tests && ../$(BIN)/python -m simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
-soak: $(VENV)/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
+soak: $(VENV)/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions, and of relays
 	cd tests && ../$(BIN)/python -m faults.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 	PENSTOCK_SOAK=30 $(BIN)/python -m pytest --log-cli-level=INFO tests/behaviour/test_transactions_killed.py
+	PENSTOCK_SOAK=60 $(BIN)/python -m pytest --log-cli-level=INFO tests/cli/test_relay_killed.py
 
 check: lint types coverage  ## what CI asks for besides the tests
 
@@ -32,7 +33,7 @@ types: $(VENV)/dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/dev  ## every branch of the pure core, by its own tests alone
-	$(BIN)/coverage run -m pytest -q tests/core && $(BIN)/coverage report
+	$(BIN)/coverage run -m pytest -q -m "not slow" --timeout 300 tests/core && $(BIN)/coverage report
 
 bench: $(VENV)/user  ## throughput, latency and cost, a few minutes; whether memory grows
 	$(BIN)/python -m benchmarks all --quick
@@ -53,7 +54,7 @@ $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@
 
 $(VENV)/user: $(VENV)/pip pyproject.toml
-	$(BIN)/python -m pip install -q -e '.[embedded,cli]' && touch $@
+	$(BIN)/python -m pip install -q -e '.[embedded,cli,metrics]' && touch $@
 
 .venv-oldest/ready: pyproject.toml .ci/oldest
 	$(PYTHON) -m venv .venv-oldest && $(PYTHON) .ci/oldest >.venv-oldest/versions
