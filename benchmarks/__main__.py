@@ -13,10 +13,13 @@ from benchmarks import (
     limit,
     loops,
     memory,
+    metrics,
     produce,
     realtime,
     recovery,
+    relay,
     scaling,
+    sharded,
     store,
     versus,
 )
@@ -24,7 +27,13 @@ from benchmarks.harness import Settings, server
 from benchmarks.report import page
 
 # Ways in one process, in turn: ratios for who changes the code.
-COMPARISONS = {"consume": consume, "realtime": realtime, "produce": produce}
+COMPARISONS = {
+    "consume": consume,
+    "realtime": realtime,
+    "produce": produce,
+    "metrics": metrics,
+    "relay": relay,
+}
 # Each run in a process of its own, and results that are kept.
 KEPT = {
     "versus": versus,
@@ -76,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         chosen = benchmarks.add_parser(name)
         module.add_arguments(chosen)
         keeps(chosen)
+    sharded.add_arguments(benchmarks.add_parser("sharded"))
     chosen = benchmarks.add_parser("all")
     chosen.add_argument("--quick", action="store_true", help="little, without peers")
     keeps(chosen)
@@ -118,6 +128,8 @@ def several(given: argparse.Namespace) -> Iterator[argparse.Namespace]:
 def main(given: argparse.Namespace) -> None:
     if given.benchmark == "report":
         page.main(given.results, store.load(given.results))
+    elif given.benchmark == "sharded":
+        sharded.main(given)
     elif given.benchmark == "all":
         for each in several(given):
             main(each)
