@@ -466,7 +466,7 @@ async def test_a_file_configures_the_logs_of_all_processes(
         ("logs.json", "{", "JSONDecodeError"),
         ("logs.json", "[]", "it contains no dictionary"),
         ("logs.json", '{"version": 2}', "Unsupported version: 2"),
-        ("logs.ini", "x", "RuntimeError"),
+        ("logs.ini", "[x]", "KeyError"),
     ],
 )
 async def test_a_file_that_configures_no_logs_is_refused(
