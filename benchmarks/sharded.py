@@ -1,8 +1,11 @@
 """Reading many shards: in one slot, in as many slots, shared and owned.
 
 A server in cluster mode reads each slot on a connection of its own, and so does a
-consumer that owns its shards. What that costs is said by the client's CPU per message
-beside the same shards read by one command.
+consumer that owns its shards. The client's CPU per message, beside that of the same
+shards read by one command, shows what this costs. Keys are drawn at random, by a seed.
+
+With `--latency`, messages are sent at a fixed pace instead, and the time from before a
+message is sent until its handler begins is measured.
 """
 
 from __future__ import annotations
@@ -10,25 +13,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final
 
 from redis import Redis
 
 from benchmarks import filling, table
 from benchmarks.server import check_settled, connect
-from penstock import Consumer, Message, Ownership
+from penstock import Consumer, Message, Ownership, Producer
 from penstock._core.messages import shard_record
 from penstock.embedded import EmbeddedServer
 
 GROUP: Final = "bench"
-KEYS: Final = 1000
+KEYS: Final = 10_000
 PAYLOAD: Final = b"x" * 200
+# Messages, and the seconds between two, where the latency is measured.
+PACED: Final = 1500
+PACE: Final = 0.002
 
 
 @dataclass
@@ -42,6 +49,7 @@ class Way:
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     entries: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
     def keys(self, shards: int) -> list[str]:
         return [f"{self.stream}:{number}" for number in range(shards)]
@@ -61,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=[way.name for way in ways()])
+    parser.add_argument("--latency", action="store_true", help="at 500 a second")
     parser.add_argument("--json", action="store_true", help="one object a line")
 
 
@@ -70,9 +79,13 @@ def main(given: argparse.Namespace) -> None:
         for _ in range(given.rounds):
             for way in chosen:
                 url = urls[way.in_cluster_mode]
-                fill(url, way, given.shards, given.messages)
-                asyncio.run(measure(url, way, given.messages))
-    show(chosen, as_json=given.json)
+                if given.latency:
+                    fill(url, way, given.shards, 0)
+                    asyncio.run(measure_latency(url, way, given.shards))
+                else:
+                    fill(url, way, given.shards, given.messages)
+                    asyncio.run(measure(url, way, given.messages))
+    (show_latency if given.latency else show)(chosen, as_json=given.json)
 
 
 @contextmanager
@@ -110,15 +123,20 @@ def fill(url: str, way: Way, shards: int, messages: int) -> None:
         redis.flushall()
         record = shard_record.dump(shards, "", time.time())
         redis.set(shard_record.key(way.stream), record)
-        adds = [
-            filling.pack_command((b"XADD", key, b"*", b"msg", PAYLOAD, b"key", name))
-            for number, key in enumerate(way.keys(shards) * (KEYS // shards + 1))
-            for name in [b"%d" % number]
-        ]
-        for key in way.keys(shards):
+        keys = way.keys(shards)
+        for key in keys:
             redis.xgroup_create(key, GROUP, id="0", mkstream=True)
-        filling.execute(redis, adds, messages)
+        draw = random.Random(1)  # noqa: S311 - no secret
+        numbers = [draw.randrange(KEYS) for _ in range(min(messages, 2 * KEYS))]
+        if numbers:
+            filling.execute(redis, [add(keys, number) for number in numbers], messages)
         redis.config_resetstat()
+
+
+def add(keys: Sequence[str], number: int) -> bytes:
+    """Return the command that adds a message with the key of a number."""
+    shard, key = keys[number % len(keys)], b"%d" % number
+    return filling.pack_command((b"XADD", shard, b"*", b"msg", PAYLOAD, b"key", key))
 
 
 async def measure(url: str, way: Way, messages: int) -> None:
@@ -147,6 +165,36 @@ async def measure(url: str, way: Way, messages: int) -> None:
     way.entries.append(messages / calls(url))
 
 
+async def measure_latency(url: str, way: Way, shards: int) -> None:
+    """Send messages at a fixed pace for some seconds; note how long each one took."""
+    draw, waits = random.Random(1), list[float]()  # noqa: S311 - no secret
+    done = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        waits.append(time.perf_counter() - float(message.payload))
+        if len(waits) == PACED:
+            done.set()
+
+    async with (
+        Consumer(way.stream, url=url, group=GROUP, ownership=way.ownership) as consumer,
+        Producer(url, shards=shards) as producer,
+    ):
+        running = asyncio.create_task(
+            consumer.run(handle, concurrency=16, ordering="key")
+        )
+        await asyncio.sleep(1)  # until owners have their shards
+        began = time.perf_counter()
+        for number in range(PACED):
+            await asyncio.sleep(max(0, began + number * PACE - time.perf_counter()))
+            sent = b"%f" % time.perf_counter()
+            await producer.enqueue(way.stream, sent, key=str(draw.randrange(KEYS)))
+        await producer.flush()
+        await done.wait()
+        await consumer.aclose()
+        await running
+    way.waits += waits
+
+
 def calls(url: str) -> int:
     """Return how many reads the server has executed; nothing may be pending."""
     redis: Any
@@ -155,21 +203,57 @@ def calls(url: str) -> int:
         return int(redis.info("commandstats")["cmdstat_xreadgroup"]["calls"])
 
 
+def show_latency(chosen: Sequence[Way], *, as_json: bool) -> None:
+    """Print the latencies of all rounds."""
+    rows = []
+    for way in chosen:
+        parts = quantiles(way.waits, n=100)
+        rows.append((way.name, parts[49] * 1e6, parts[98] * 1e6))
+    if as_json:
+        for name, p50, p99 in rows:
+            figures = {"p50_us": round(p50), "p99_us": round(p99)}
+            print(json.dumps({"way": name, **figures}))
+        return
+    cells = [(name, f"{p50:,.0f}", f"{p99:,.0f}") for name, p50, p99 in rows]
+    print(table.plain(("way", "p50 us", "p99 us"), cells))
+
+
 def show(chosen: Sequence[Way], *, as_json: bool) -> None:
-    """Print medians, and the least CPU with its ratio to the first way's."""
+    """Print the rates, and the least CPU with its ratio to the first way's."""
     rows = [
-        (way.name, round(median(way.rates)), min(way.cpu), round(median(way.entries)))
+        (
+            way.name,
+            round(max(way.rates)),
+            round(median(way.rates)),
+            min(way.cpu),
+            round(median(way.entries)),
+        )
         for way in chosen
     ]
     if as_json:
-        for name, rate, cpu, entries in rows:
+        for name, best, rate, cpu, entries in rows:
+            rates = {"messages_per_second": rate, "best": best}
             figures = {"client_cpu_us": round(cpu, 2), "entries_per_read": entries}
-            print(json.dumps({"way": name, "messages_per_second": rate, **figures}))
+            print(json.dumps({"way": name, **rates, **figures}))
         return
-    least = rows[0][2]
+    least = rows[0][3]
     cells = [
-        (name, f"{rate:,}", f"{cpu:.2f}", f"{cpu / least:.2f}", f"{entries:,}")
-        for name, rate, cpu, entries in rows
+        (
+            name,
+            f"{best:,}",
+            f"{rate:,}",
+            f"{cpu:.2f}",
+            f"{cpu / least:.2f}",
+            f"{all_:,}",
+        )
+        for name, best, rate, cpu, all_ in rows
     ]
-    heads = ("way", "msg/s", "client CPU us", "of the first", "entries a read")
+    heads = (
+        "way",
+        "best msg/s",
+        "median",
+        "client CPU us",
+        "of the first",
+        "entries a read",
+    )
     print(table.plain(heads, cells))

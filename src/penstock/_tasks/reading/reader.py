@@ -6,6 +6,7 @@ its positions between two reads (`read_pauses.py`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,11 @@ __all__ = ["Reader", "ReaderHooks"]
 # few enough to notice a peer that has vanished without closing the connection, and cost
 # half a command a second.
 BLOCK: Final = 2.0
+# The turns of the event loop after which the handlers of a few entries have begun: a
+# worker takes an entry in the first, counts its start in the second, and calls the
+# handler in the third. Until then the next request is neither packed nor written: that
+# may take as long as a handler does.
+_TURNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +266,9 @@ class Reader(StoppableTask):
             await trimmed.check(positions)
         if may_wait and not came:
             await self._pause(block, _clock.boottime() - asked_at)
+        elif came and not full:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
     async def _pause(self, wait: float, took: float) -> None:
         """Wait after a read that brought nothing, if the server did not."""
