@@ -32,6 +32,8 @@ from penstock._tasks.consumer_config import (
     searches,
     shard_numbers,
 )
+from penstock._tasks.handling.callers import current_caller
+from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.iteration import BatchLoop, Loop
 from penstock._tasks.handling.receiving import next_message, take_messages
 from penstock._tasks.handling.worker_pool import RunOptions
@@ -501,7 +503,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         # Not async itself: `Checkouts` has to know which task has made the call.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return next_message(self._known(receiving=True).checkouts, timeout)
+        return next_message(self._checkouts, timeout)
 
     def take(
         self,
@@ -530,7 +532,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             PenstockError: Reading failed permanently, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return take_messages(self._known(receiving=True).checkouts, most, wait)
+        return take_messages(self._checkouts, most, wait)
 
     def pause(self) -> None:
         """Stop handing out messages until `resume`.
@@ -880,6 +882,16 @@ class Consumer(Openable[Session[T]], Generic[T]):
         if session is None or (receiving and session.gate.closed):
             raise ClosedError("consumer")
         return session
+
+    @property
+    def _checkouts(self) -> Checkouts[T]:
+        """Where a call checks in what its caller holds, and checks out messages."""
+        session = self._known()
+        if session.gate.closed:
+            # The caller has come back all the same, until closing has given up on it.
+            session.checkouts.check_in(current_caller())
+            raise ClosedError("consumer")
+        return session.checkouts
 
     @property
     def _open(self) -> Session[T]:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -17,6 +18,7 @@ from penstock._core.ledger.removals import Released
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.release import TOO_LATE, CloseDeadlines, release_entries
+from penstock._tasks.ownership.owned_streams import OwnedStreams
 from penstock._tasks.parts import GroupParts, Parts
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.task_scopes import task_group
@@ -74,11 +76,13 @@ class Closing(Generic[T]):
         parts.shard_records.cut()
         if parts.streams is not None:
             parts.streams.close()
-        async with task_group() as both:
-            both.start_soon(self._stop_reading, deadlines)
-            both.start_soon(
+        async with task_group() as all_:
+            all_.start_soon(self._stop_reading, deadlines)
+            all_.start_soon(
                 parts.worker_pool.stop, deadlines.handlers, deadlines.cancelled
             )
+            if parts.streams is not None:
+                all_.start_soon(self._wait_for_callers, parts.streams, leaving)
         parts.checkouts.close(leaving)
         if parts.delayed_acks is not None:
             # If it is left cleanly, all entries that were handed out count as due.
@@ -119,6 +123,18 @@ class Closing(Generic[T]):
             for each in every:
                 each.cut()
                 await each.ended()
+
+    async def _wait_for_callers(
+        self, streams: OwnedStreams, leaving: asyncio.Task[Any] | None
+    ) -> None:
+        """Wait until other callers have finished their messages of owned shards.
+
+        The next owner of a shard starts its messages as soon as the shard is free. When
+        a shard is given up all the same, its messages are lost here.
+        """
+        in_progress = partial(self._parts.checkouts.in_progress, leaving)
+        with _until(self._begin().handlers):
+            await streams.wait_while(in_progress)
 
     async def _end_group(self, group: GroupParts, deadlines: CloseDeadlines) -> None:
         """Send every outcome, release the rest, and report what could not be sent."""

@@ -308,3 +308,20 @@ class Checkouts(Generic[T]):
             held += each.entries
             held += [entry for result in each.results for entry in result.entries]
         return held
+
+    def in_progress(self, leaving: asyncio.Task[Any] | None) -> bool:
+        """Return whether callers that can come back hold messages without an outcome.
+
+        Args:
+            leaving: A caller to leave out: the task that leaves the consumer.
+        """
+        held = [(each.caller, each.held) for each in self.iterations]
+        for caller, checkout in self.by_caller.items():
+            held.append((caller, checkout.entries))
+            held += [(caller, result.entries) for result in checkout.results]
+        return any(
+            entry.state is RUNNING
+            for caller, entries in held
+            if caller is not leaving and not has_ended(caller)
+            for entry in entries
+        )

@@ -119,6 +119,11 @@ class _Iteration(ABC, Generic[T, G]):
         """The entries that the loop has returned and its caller has not finished."""
         return self._held
 
+    @property
+    def caller(self) -> asyncio.Task[Any] | None:
+        """The caller that holds these; None if there are none."""
+        return self._caller
+
     def pop_held(self) -> tuple[Sequence[Entry], Caller]:
         """Stop holding entries; return the entries and the caller that held them."""
         held, self._held = self._held, ()

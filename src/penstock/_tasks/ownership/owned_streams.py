@@ -250,6 +250,16 @@ class OwnedStreams(StoppableTask):
         for member in self._members.values():
             member.close()
 
+    async def wait_while(self, condition: Callable[[], bool]) -> None:
+        """Wait while a condition holds that outcomes and given-up shards can end."""
+        watchers, advance = self._ledger.watchers, self._changes.advance
+        watchers[advance] = None
+        try:
+            while condition() and not self.has_ended:
+                await self._changes.wait()
+        finally:
+            watchers.pop(advance, None)
+
     async def closed(self) -> None:
         """Wait until no shard is left."""
         while not (
