@@ -55,6 +55,8 @@ _REFUSING: Final = frozenset(
 _UNSCRIPTED: Final = frozenset(("no_scripts", "no_permission"))
 # Seconds after which no fault has an effect on a consumer any more.
 _CALM: Final = 10.0
+# Milliseconds for which tasks that block hold up their loop at most.
+_BLOCKED: Final = 1500
 
 
 class Oracle:
@@ -313,9 +315,11 @@ class Oracle:
         calm = self._run.world.time() - _CALM
         paused = any(step.what == "pause" for step in life.plan.steps)
         quiet = not self._disturbing and max(self._disturbed, life.since) < calm
-        # A member that holds up its loop for longer than its lease loses its shards.
+        # A consumer that holds up its loop for longer than its lease loses what it has.
+        # The others wait until they have claimed that, and may hold up theirs with it.
         producers = self._run.plan.producers
-        blocked = life.plan.owned and any("block 1.5" in p.tasks for p in producers)
+        brief = life.plan.owned or life.lease < _BLOCKED
+        blocked = brief and any("block 1.5" in p.tasks for p in producers)
         if quiet and not (paused or blocked):
             self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
 
