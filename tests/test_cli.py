@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock import __version__
+
 
 def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
@@ -23,8 +25,7 @@ def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_version_is_printed() -> None:
     done = penstock("--version")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("penstock ")
-    assert done.stdout.count("\n") == 1
+    assert done.stdout == f"penstock {__version__}\n"
 
 
 def test_the_help_lists_the_commands() -> None:

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 
 # From the lowest to the highest. A name is that of a module or of a folder.
 LAYERS = [
-    ["_chance", "_clock", "errors", "_payload_types"],
+    ["_chance", "_clock", "_version", "errors", "_payload_types"],
     ["_tracebacks", "_variables", "_outages"],
     ["events"],
     ["_pydantic_codecs"],
@@ -255,4 +255,4 @@ def test_private_modules_are_not_public_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert not {name for name in names if name.startswith("_")}
+    assert {name for name in names if name.startswith("_")} == {"__version__"}

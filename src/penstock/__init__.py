@@ -5,6 +5,7 @@ the acknowledgements. `Producer` sends, `Consumer` receives, and `Router` runs t
 consumers of many handlers.
 """
 
+from penstock._version import __version__
 from penstock.codecs import Codec, PayloadError, json_codec, msgpack_codec
 from penstock.consumer import Consumer
 from penstock.errors import (
@@ -158,6 +159,7 @@ __all__ = [
     "TransactionBroken",
     "TransactionFailed",
     "UsageError",
+    "__version__",
     "after",
     "json_codec",
     "msgpack_codec",

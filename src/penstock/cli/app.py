@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Annotated, ClassVar
 
 import typer
 
+from penstock import __version__
 from penstock.cli._lazy_commands import LazyCommandGroup
 
 __all__ = ["Commands", "app"]
@@ -55,11 +55,7 @@ app = typer.Typer(
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
     if not wanted:
         return
-    try:
-        version = metadata.version("penstock")
-    except metadata.PackageNotFoundError:
-        version = "(run from its source, not installed)"
-    print(f"penstock {version}")
+    print(f"penstock {__version__}")
     raise typer.Exit
 
 
@@ -69,7 +65,10 @@ def penstock(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version."
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

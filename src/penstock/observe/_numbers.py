@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from typing import Any, Final, TypeAlias
 
 from penstock import _clock
@@ -13,6 +12,7 @@ from penstock._core.metrics.backlog import backlog_of
 from penstock._tasks.attempt_meter import AttemptMeter
 from penstock._tasks.consumer_set import LONGEST_SILENCE
 from penstock._tasks.event_counts import EventCounts
+from penstock._version import __version__
 from penstock.consumer import Consumer
 from penstock.observe._builder import Builder
 from penstock.observe._families import Labels
@@ -48,12 +48,8 @@ def describe_process(builder: Builder, server_versions: Iterable[str]) -> None:
         builder: The families.
         server_versions: The versions of the servers that it is connected to.
     """
-    try:
-        version = metadata.version("penstock")
-    except metadata.PackageNotFoundError:
-        version = ""
     for server_version in sorted(set(server_versions)) or [""]:
-        labels = ("version", version), ("server_version", server_version)
+        labels = ("version", __version__), ("server_version", server_version)
         builder.add("penstock_info", labels, 1)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias
 
 from penstock._core.ledger.failure_policy import Disposition
+from penstock._version import __version__
 from penstock.errors import ConfigurationError
 from penstock.message import Message, Receipt
 from penstock.middleware import Call
@@ -99,7 +99,7 @@ class Tracing:
                 f"parent={parent!r:.60} is invalid; pass 'message' or 'link'"
             )
         self._tracer = trace.get_tracer(
-            "penstock", version("penstock"), tracer_provider=tracer_provider
+            "penstock", __version__, tracer_provider=tracer_provider
         )
         self._propagator = propagator
         self._links_only = parent == "link"
