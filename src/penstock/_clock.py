@@ -15,21 +15,24 @@ from typing import Final
 
 __all__ = ["boottime", "monotonic", "utc", "wall", "wall_ns"]
 
-_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
+# Clocks that count sleep too, where `time.monotonic` does not.
+_NAMES: Final = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
+_COUNTS_SLEEP: Final = getattr(time, _NAMES.get(sys.platform, ""), None)
 
 monotonic: Callable[[], float] = time.monotonic
 """Return the seconds since some moment in the past."""
 
 boottime: Callable[[], float] = (
     time.monotonic
-    if _BOOT is None or sys.platform != "linux"
-    else partial(time.clock_gettime, _BOOT)
+    if _COUNTS_SLEEP is None
+    else partial(time.clock_gettime, _COUNTS_SLEEP)
 )
 """Return the seconds since some moment in the past, also while the machine slept.
 
 Leases are measured by it: the server's clock keeps running while a laptop sleeps or a
-virtual machine is paused, but `time.monotonic` on Linux does not (clock_gettime(2),
-CLOCK_BOOTTIME). On other systems this is `time.monotonic` itself.
+virtual machine is paused, but `time.monotonic` stops on Linux (clock_gettime(2),
+CLOCK_BOOTTIME) and on macOS (clock_gettime(3), CLOCK_MONOTONIC). On other systems this
+is `time.monotonic` itself, which counts sleep on Windows.
 """
 
 wall: Callable[[], float] = time.time

@@ -66,7 +66,8 @@ class Outages:
         self._lock = threading.RLock()
         atexit.register(self.flush)
         # The lines are its parent's, and its lock may be held for ever.
-        os.register_at_fork(after_in_child=self._forget)
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=self._forget)
 
     def lost(self, facts: Facts) -> None:
         """Take the report that a connection was lost; the line follows shortly."""

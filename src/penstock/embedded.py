@@ -223,12 +223,18 @@ def find_server() -> str:
     that `penstock[embedded]` installs, else `valkey-server` or `redis-server` on PATH.
 
     Raises:
-        ConfigurationError: None was found, or the environment does not name a program.
+        ConfigurationError: None was found, the environment does not name a program, or
+            this is Windows.
     """
+    if sys.platform == "win32":
+        raise ConfigurationError(
+            "the embedded server needs Linux or macOS; set REDIS_URL or pass `url` to "
+            "use another server, for example one in a container"
+        )
     wanted = os.environ.get("PENSTOCK_EMBEDDED_SERVER")
     for name in [wanted] if wanted else [_wheel(), "valkey-server", "redis-server"]:
         found = shutil.which(name)
-        if found and os.name == "posix":
+        if found:
             return str(Path(found).absolute())  # the supervisor runs in another folder
     where = f" by PENSTOCK_EMBEDDED_SERVER={wanted!r}" if wanted else ""
     raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -311,6 +312,11 @@ def _check_unix(parts: SplitResult) -> None:
             "the server's URL has no path, or fewer than three slashes before it; "
             "write unix:///run/redis.sock, and percent-encode special characters in "
             "the password"
+        )
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigurationError(
+            "the server's URL names a Unix socket, and Python has none on this system; "
+            "write redis://host:6379"
         )
 
 

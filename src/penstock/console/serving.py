@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ import python_multipart  # noqa: F401 - Starlette asks for it late
 import uvicorn
 
 from penstock._tasks.task_scopes import task_group
+from penstock.cli._system import on_end_signals
 from penstock.cli.exporter.exporter import Exporter
 from penstock.cli.run.readiness import Readiness
 from penstock.console.app import ConsoleOptions, make_app
@@ -63,9 +62,7 @@ class Console:
 
     async def run(self, listener: socket.socket) -> None:
         """Poll and serve until SIGINT or SIGTERM."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.end)
+        on_end_signals(self.end)
         async with task_group() as tasks:
             tasks.start_soon(self._exporter.run)
             await self._server.serve(sockets=[listener])

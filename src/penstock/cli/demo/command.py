@@ -18,6 +18,7 @@ from penstock._connection.address import EMBEDDED
 from penstock.cli._errors import plain_errors
 from penstock.cli._output import Output, quiet_pipe, say
 from penstock.cli._server import Json, NoColor, Timeout, with_timeout
+from penstock.cli._system import require_posix
 from penstock.cli.demo.report import Result, table
 from penstock.cli.demo.scenario import Source, clicks, from_file, run
 from penstock.embedded import EmbeddedServer
@@ -64,6 +65,7 @@ def demo(
     """
     source: Source = nullcontext(clicks(lines, seed))
     with plain_errors(), ExitStack() as stack:
+        require_posix("demo", "run it in a container, or on another machine")
         if input is not None:
             file = stack.enter_context(_opened(input))
             source = from_file(file.fileno(), counted=kill)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from penstock.cli._admin_call import perform, say
 from penstock.cli._errors import plain_errors
 from penstock.cli._options import duration_option, streams_argument
 from penstock.cli._server import Server, on_server
+from penstock.cli._system import on_end_signals
 from penstock.cli.looking.shared import Lease, collector
 from penstock.cli.run.http_server import listen, serve
 from penstock.cli.run.readiness import Readiness
@@ -145,9 +145,8 @@ async def _run(exporter: Exporter, host: str, port: int, interval: float) -> int
     listener = await listen(host, port)
     at = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no query
     say(f"serving http://{host}:{at}/metrics, polled every {interval:g} s")
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    ended = asyncio.Event()
+    on_end_signals(ended.set)
     async with task_group() as tasks:
         tasks.start_soon(serve, listener, exporter.pages())
         tasks.start_soon(exporter.run)

@@ -18,6 +18,7 @@ from penstock._core.messages import shard_keys
 from penstock.cli._admin_call import say, say_event
 from penstock.cli._errors import plain_errors
 from penstock.cli._options import duration_option, stream_option
+from penstock.cli._system import require_posix
 from penstock.cli._url import named_server
 from penstock.cli.relay.checks import Mode, find_mode, shown_url
 from penstock.cli.relay.names import own_name
@@ -170,6 +171,7 @@ def relay(
     --grace; 2 wrong usage; 128+n killed by a second signal, of number n.
     """
     with plain_errors():
+        require_posix("relay", "run it in a container, or on another machine")
         url = service["url"] = named_server(service["url"])
         settings = RelaySettings(
             stream=stream,

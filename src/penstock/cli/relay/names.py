@@ -7,7 +7,6 @@ host need different names, so each holds a lock on a number.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
@@ -18,6 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from penstock.identity import consumer_name, host_id
+
+with suppress(ImportError):  # not on Windows, where `penstock relay` is refused
+    import fcntl
 
 __all__ = ["OwnName", "hold", "own_name"]
 

@@ -20,6 +20,7 @@ from penstock._connection.address import EMBEDDED
 from penstock._tasks.task_scopes import task_group
 from penstock.cli._errors import plain_errors
 from penstock.cli._options import duration_option
+from penstock.cli._system import require_posix
 from penstock.cli._url import OWN, server_url
 from penstock.cli.run.http_server import listen, serve
 from penstock.cli.run.logs import LogFormat, Logs
@@ -219,6 +220,7 @@ def run(
     128+n killed by a second signal, of number n.
     """
     with plain_errors():
+        require_posix("run", "call router.run() in a program of yours there")
         url = server_url(url, [OWN])
     _refuse(url, workers, hang_timeout, uvloop=uvloop)
     config = "" if log_config is None else str(log_config.absolute())

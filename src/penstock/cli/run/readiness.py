@@ -129,7 +129,8 @@ class Readiness:
         try:
             with open(descriptor, "w") as opened:  # noqa: PTH123 - a descriptor
                 opened.write(f"{os.getpid()}\n")
-                os.fchmod(descriptor, _MODE)
+                if hasattr(os, "fchmod"):  # not on Windows
+                    os.fchmod(descriptor, _MODE)
         except OSError:
             Path(name).unlink()
             raise

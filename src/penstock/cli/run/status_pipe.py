@@ -49,7 +49,7 @@ WORKERS_VARIABLE: Final = "PENSTOCK_WORKERS"
 BEAT: Final = 2.0
 # Has a worker's faulthandler write where all threads are. A signal that programs don't
 # use for themselves, where there is one.
-DUMP: Final = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+DUMP: Final[int] = getattr(signal, "SIGRTMAX", 0) or getattr(signal, "SIGUSR2", 0)
 # What the parent may ask for: the worker's health, its metrics, or only those metrics
 # that are added up.
 HEALTH: Final = b"h"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import termios
 import time
-import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Final
@@ -17,12 +15,21 @@ from rich.live import Live
 
 from penstock import ServerError
 from penstock.cli._options import duration_option, streams_argument
+from penstock.cli._output import say
 from penstock.cli._server import Server, on_server
 from penstock.cli.looking.consumers import CONSUMERS_OF_GROUPS
 from penstock.cli.looking.shared import GAP, Lease, collector, look, report
 from penstock.cli.top.view import View, columns, rows
 from penstock.events import Event
 from penstock.monitor import Collector
+
+try:
+    import termios
+    import tty
+except ImportError:  # on Windows
+    _HAS_KEYS = False
+else:
+    _HAS_KEYS = True
 
 __all__ = ["top"]
 
@@ -60,13 +67,16 @@ def top(
     until the lag is gone. Keys: q quits, s changes the order, space pauses, c shows
     consumers. If the connection is lost, the last numbers stay, dimmed.
 
-    Without a terminal, with --once and with --json it takes two samples and prints one
-    table.
+    Without a terminal, on Windows, with --once and with --json it takes two samples and
+    prints one table.
 
     Exit status: 0 done; 1 no connection, refused, or a name or pattern has no stream;
     2 wrong usage.
     """
     live = not once and server.out.is_table and sys.stdin.isatty()
+    if live and not _HAS_KEYS:
+        say("this system's terminal can't report single keys, so this is one table")
+        live = False
     watched = collector(
         server,
         streams or (),
