@@ -8,7 +8,7 @@ WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
 # Hundreds of processes that tests start would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test oldest simulate soak check core bench bench-all lint types coverage clean
+.PHONY: demo test oldest simulate soak check dist bench bench-all lint types coverage clean
 
 demo: $(VENV)/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
@@ -35,6 +35,9 @@ types: $(VENV)/dev
 coverage: $(VENV)/dev  ## every branch of the pure core, by its own tests alone
 	$(BIN)/coverage run -m pytest -q -m "not slow" --timeout 300 tests/core && $(BIN)/coverage report
 
+dist: $(VENV)/dev  ## wheel and sdist, checked, and installed for each Python that is here
+	$(BIN)/python .ci/dist
+
 bench: $(VENV)/user  ## throughput, latency and cost, a few minutes; whether memory grows
 	$(BIN)/python -m benchmarks all --quick
 	$(BIN)/python -m benchmarks realtime && $(BIN)/python -m benchmarks memory
@@ -48,7 +51,7 @@ oldest: .venv-oldest/ready  ## connections, and some of the behaviour, with the 
 		tests/behaviour/test_sending.py tests/behaviour/test_typed_payloads.py
 
 clean:
-	rm -rf .venv .venv-* .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .bench dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@
