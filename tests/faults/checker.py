@@ -78,6 +78,8 @@ class Group:
             them.
         stale: Starts by members of a group with owned shards that the shard had been
             taken from by then. They have no place in the order.
+        several: Whether a process has several of the group's consumers. Then one of
+            them may claim what another one has handled and could not acknowledge.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Group:
     early: bool = False
     once: bool = False
     stale: frozenset[Start] = frozenset()
+    several: bool = False
 
 
 @dataclass
@@ -419,7 +422,10 @@ class _GroupCheck:
                     # What comes after the handler, a transaction for example, failed.
                     failed = f"handler_failed stream='orders' id={entry[1]} "
                     expected = expected or self._was_reported(failed, one, next_)
-                    for event in ("lease_lost", "shard_lost", "drain_incomplete"):
+                    events = ["lease_lost", "shard_lost", "drain_incomplete"]
+                    if self._group.several:
+                        events.append("claimed")
+                    for event in events:
                         expected = expected or self._was_reported(event, one, next_)
                     # A consumer that had no time to send its outcomes may be opened
                     # again in the same process.

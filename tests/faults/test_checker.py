@@ -270,6 +270,20 @@ def test_a_process_may_handle_a_message_again_that_others_had_in_between(
     assert found(scenario) == {}
 
 
+def test_a_process_may_handle_a_message_again_that_another_of_its_consumers_claims(
+    scenario: Scenario,
+) -> None:
+    """The first one could not acknowledge it during its lease."""
+    scenario.send(1)
+    scenario.handle(1)
+    at = scenario.history[-1].at
+    scenario.handle(1)
+    assert found(scenario, several=True) == {"rerun": 1}
+    scenario.history.append(Note(at=at + 0.001, who="w", text="event claimed x=1"))
+    assert found(scenario, several=True) == {}
+    assert found(scenario) == {"rerun": 1}
+
+
 def test_a_process_may_handle_a_message_again_of_a_stream_that_was_recreated(
     scenario: Scenario,
 ) -> None:

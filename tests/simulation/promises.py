@@ -31,7 +31,14 @@ def promise_of(
     policies = {policy_of(each) for each in consumers}
     once = "immediate" in policies
     early = once or "delayed" in policies
-    return Group(name, _order(consumers), early=early, once=once, stale=stale)
+    return Group(
+        name,
+        _order(consumers),
+        early=early,
+        once=once,
+        stale=stale,
+        several=any(each.run.get("consumers", 1) > 1 for each in consumers),
+    )
 
 
 def _order(
