@@ -26,9 +26,14 @@ def excuse_entries(run: Run, since: float, number: int, ids: Iterable[bytes]) ->
 
 
 def entries_of(run: Run) -> dict[int, set[str]]:
-    """Return the ids of all entries, by the number of their shard."""
+    """Return the ids of all entries, by the number of their shard.
+
+    Another fault may have renamed the stream for a while.
+    """
     return {
-        number: {id_ for id_, _ in run.observer.stored(key)}
+        number: {
+            id_ for name in (key, f"{key}.away") for id_, _ in run.observer.stored(name)
+        }
         for number, key in enumerate(run.keys)
     }
 
