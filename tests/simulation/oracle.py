@@ -303,12 +303,19 @@ class Oracle:
         elif note.text.startswith(_INCOMPLETE):
             life.refused = True
             # A start that was counted and did not come is given back with its entry.
-            for entry in self._entries.values():
-                entry.unknown += entry.holder is life
+            self._counted_in_vain(life)
+        elif rest.startswith("stream_recreated"):
+            # It is dropped, and a failover may bring back the stream with the count.
+            self._counted_in_vain(life)
         elif word == "closed":
             life.closed = not life.refused
             if life.closed:
                 self._run.world.after(_RELEASED, self._check_released, life)
+
+    def _counted_in_vain(self, life: Life) -> None:
+        """Record that starts may have been counted that did not come."""
+        for entry in self._entries.values():
+            entry.unknown += entry.holder is life
 
     def _check_idle(self, life: Life) -> None:
         """Check that a call which waits though there are messages has a reason to."""

@@ -26,6 +26,8 @@ _ABANDONED: Final = re.compile(
 
 # A handler in a thread goes on when its time is over, and its result does not count.
 _FAILED: Final = re.compile(r"event handler_failed .* id=(\S+) ")
+# Their tasks have ended without coming back, so they have no outcome.
+_LEFT: Final = re.compile(r"event not_acknowledged group='(.+?)' .* ids=(\S*)")
 # What the server did not take is pending until the shard has another owner.
 _DROPPED: Final = re.compile(r"event commit_(?:dropped|mismatch) .* group='(.+?)' ")
 
@@ -71,6 +73,10 @@ class HandOver:
             for (owner, _, _), done in self._done.items():
                 if owner == who:
                     done.discard(found[1])
+        if found := _LEFT.match(text):
+            for (owner, (_, group), _), done in self._done.items():
+                if (owner, group) == (who, found[1]):
+                    done.difference_update(found[2].split(","))
         if found := _DROPPED.match(text):
             for (owner, (_, group), _), done in self._done.items():
                 if (owner, group) == (who, found[1]):

@@ -51,6 +51,11 @@ _OTHER_DATA: Final = frozenset(("restart_older", "fail_over", "swap_databases"))
 # Events of a consumer that had no time to give up its shards.
 _INCOMPLETE: Final = ("not_given_back", "close_incomplete", "close_timeout has expired")
 
+# Events that say what has become of handled messages, or has not.
+_OF_OUTCOMES: Final = (
+    *("drain_incomplete", "commit_", "handler_failed", "not_acknowledged"),
+)
+
 
 class OwnedOracle:
     """Checks starts, acknowledgements and callbacks of consumers that own shards.
@@ -324,7 +329,7 @@ class OwnedOracle:
                 if key in self._run.keys:
                     place = self._run.keys.index(key), group
                     self._told(note.who, member, place, word)
-        elif rest.startswith(("drain_incomplete", "commit_", "handler_failed")):
+        elif rest.startswith(_OF_OUTCOMES):
             self._hand_over.noted(note.who, note.text)
         elif rest.startswith("gave_up"):
             self._given_up.add(rest.partition(" id=")[2].partition(" ")[0])
