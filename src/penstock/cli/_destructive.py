@@ -39,7 +39,8 @@ Yes: TypeAlias = Annotated[
 Force: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--force", help="Do it also if messages are handled twice, or it is in use."
+        "--force",
+        help="Do it even if messages are handled twice or something in use is changed.",
     ),
 ]
 

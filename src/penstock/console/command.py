@@ -58,8 +58,8 @@ def console(
         Path | None,
         typer.Option(
             help="The file that has the token; default: $PENSTOCK_CONSOLE_TOKEN, then "
-            "the file that $PENSTOCK_CONSOLE_TOKEN_FILE names, else one is made up and "
-            "printed.",
+            "the file that $PENSTOCK_CONSOLE_TOKEN_FILE names, else one is generated "
+            "and printed.",
         ),
     ] = None,
     allow_writes: Annotated[

@@ -86,10 +86,10 @@ def claim(
 ) -> None:
     """Give pending messages back to their group.
 
-    Live consumers of the group take them within a second; their attempts stay. With
-    --ack the group loses them. --force is needed for messages of a live consumer: its
-    handler may be running, and they are handled twice. Messages in a shard that a
-    living consumer owns are refused: its owner handles them.
+    Live consumers of the group take them within a second, with the attempts that
+    were counted. With --ack they are acknowledged unhandled. --force is needed for
+    messages of a live consumer: its handler may be running, and they are handled twice.
+    Messages in a shard that a live consumer owns are refused: its owner handles them.
 
     Exit status: 0 done; 1 no connection, refused, answered with no, or no such stream,
     group or pending message; 2 wrong usage, or --yes or --force is missing, and nothing

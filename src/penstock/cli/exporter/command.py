@@ -83,7 +83,7 @@ def exporter(
             metavar="N",
             min=10,
             envvar="PENSTOCK_MAX_SERIES",
-            help="The most series; streams that do not fit are left out.",
+            help="The maximum number of series; streams that do not fit are left out.",
         ),
     ] = 2000,
     ready_file: Annotated[

@@ -51,11 +51,11 @@ def doctor(
         typer.Option(help="Check whether this user may do what such a role does."),
     ] = None,
 ) -> None:
-    """Check the server, this user's permissions, and streams, and say what mends them.
+    """Check the server, this user's permissions, and streams, and print repairs.
 
     It reads, and changes nothing. Each result has a level: ok, note, warn or fail; what
-    was found; what it means for messages; and the command that mends it. What this user
-    may not know is a note.
+    was found; what it means for messages; and the command that repairs it. What
+    this user may not ask is a note.
 
     Exit status: 0 nothing has failed; 1 no connection, or no such stream; 2 wrong
     usage; 3 a check has failed.

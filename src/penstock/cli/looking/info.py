@@ -54,7 +54,7 @@ def info(
 ) -> None:
     """Show one stream completely: its shards, groups, dead letters and trimming.
 
-    MEMORY is an estimate of the server's.
+    MEMORY is the server's estimate.
 
     Exit status: 0 done; 1 no connection, refused, or no such stream; 2 wrong usage.
     """

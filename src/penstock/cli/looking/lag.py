@@ -74,12 +74,12 @@ def lag(
     ] = None,
     watch: Annotated[
         float | None,
-        duration_option("--watch", "Print again after each such time.", zero=False),
+        duration_option("--watch", "Print again at this interval.", zero=False),
     ] = None,
 ) -> None:
     """Print the lag of each group, and check it against limits.
 
-    It takes one look, for scripts, cron and Nagios. Where the server does not know a
+    It polls once, for scripts, cron and Nagios. Where the server does not know a
     lag, it is the upper bound (≤), so a check never passes by mistake.
 
     Exit status: 0 all groups are within the limits; 1 no connection, refused, or no

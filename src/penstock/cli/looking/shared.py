@@ -41,7 +41,7 @@ Lease: TypeAlias = Annotated[
     float,
     duration_option(
         "--lease",
-        "The lease of the consumers, after which a silent one is gone.",
+        "The consumers' lease; one that is silent for longer counts as gone.",
         default="1m",
         zero=False,
     ),

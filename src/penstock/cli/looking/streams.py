@@ -48,7 +48,7 @@ def streams(
 
     LAG and PENDING are the sums of all groups, OLDEST is the age of the oldest message
     that a group has not acknowledged. It takes two seconds where the state of a group
-    shows in two samples only.
+    needs two samples.
 
     Exit status: 0 done; 1 no connection, refused, or a name or pattern has no stream;
     2 wrong usage.

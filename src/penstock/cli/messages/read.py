@@ -37,7 +37,7 @@ _NoPayload: TypeAlias = Annotated[
 ]
 _Full: TypeAlias = Annotated[
     bool,
-    typer.Option("--full", help="Print payloads whole, and not their beginning only."),
+    typer.Option("--full", help="Print whole payloads, not only their beginning."),
 ]
 
 
@@ -89,7 +89,7 @@ def read(
     follow: Annotated[
         bool,
         typer.Option(
-            "--follow", help="Print messages that are added, until Ctrl-C, as well."
+            "--follow", help="Then print new messages as they arrive, until Ctrl-C."
         ),
     ] = False,
     no_payload: _NoPayload = False,
@@ -129,14 +129,14 @@ def tail(
             metavar="N",
             min=0,
             max=100_000,
-            help="The number of messages that are there to begin with.",
+            help="The number of existing messages to print first.",
         ),
     ] = 10,
     shard: _ShardNumber = None,
     no_payload: _NoPayload = False,
     full: _Full = False,
 ) -> None:
-    """Print the last messages of a stream, and those that are added, until Ctrl-C.
+    """Print the last messages of a stream, then new ones as they arrive, until Ctrl-C.
 
     No group is needed, and none is touched.
 

@@ -207,9 +207,9 @@ def send(
 ) -> None:
     """Store messages in a stream, and print the id of each.
 
-    The bytes of payloads are stored unchanged. After a failure no more is sent, and it
-    prints how many messages are stored, not stored, and unknown: written, with no
-    answer in time.
+    The bytes of payloads are stored unchanged. After a failure nothing more is sent,
+    and it prints how many messages are stored, not stored, and unknown (written, but
+    not answered in time).
 
     Exit status: 0 all messages are stored; 1 no connection, or not all are; 2 wrong
     usage, and nothing was stored.

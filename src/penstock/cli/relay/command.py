@@ -18,6 +18,7 @@ from penstock._core.messages import shard_keys
 from penstock.cli._admin_call import say, say_event
 from penstock.cli._errors import plain_errors
 from penstock.cli._options import duration_option, stream_option
+from penstock.cli._server import Url
 from penstock.cli._system import require_posix
 from penstock.cli._url import named_server
 from penstock.cli.relay.checks import Mode, find_mode, shown_url
@@ -65,7 +66,7 @@ def _as_service(function: Callable[..., None]) -> Callable[..., None]:
 
     first = [each for each in parameters(function) if each.name != "service"]
     own = {each.name for each in first}
-    rest = [each for each in parameters(run) if each.name not in _OF_MODULES]
+    rest = [each for each in parameters(run) if each.name not in {*_OF_MODULES, *own}]
     command.__signature__ = inspect.Signature([*first, *rest])  # type: ignore[attr-defined]
     return command
 
@@ -74,6 +75,7 @@ def _as_service(function: Callable[..., None]) -> Callable[..., None]:
 def relay(
     *,
     service: dict[str, Any],
+    url: Url = None,
     stream: Annotated[
         str, stream_option("--stream", "The stream.", envvar="PENSTOCK_STREAM")
     ],
@@ -119,7 +121,7 @@ def relay(
         Side | None,
         typer.Option(
             envvar="PENSTOCK_PUSH",
-            help="The end of the list at which is pushed.",
+            help="The end of the list to which messages are pushed.",
             show_default="right",
         ),
     ] = None,
@@ -157,7 +159,7 @@ def relay(
             min=1,
             max=1000,
             envvar="PENSTOCK_BATCH",
-            help="The most messages that are pushed at a time.",
+            help="The maximum number of messages that are pushed at a time.",
         ),
     ] = 100,
 ) -> None:
@@ -172,7 +174,7 @@ def relay(
     """
     with plain_errors():
         require_posix("relay", "run it in a container, or on another machine")
-        url = service["url"] = named_server(service["url"])
+        url = service["url"] = named_server(url)
         settings = RelaySettings(
             stream=stream,
             group=group,

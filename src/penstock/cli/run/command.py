@@ -151,7 +151,8 @@ def run(
             exists=True,
             file_okay=False,
             envvar="PENSTOCK_RELOAD_DIR",
-            help="Watch this folder; may be repeated. Default: that of the imports.",
+            help="Watch this folder; may be repeated. Default: the folder from which "
+            "modules are imported.",
         ),
     ] = None,
     grace: Annotated[
@@ -182,7 +183,7 @@ def run(
         LogFormat,
         typer.Option(
             envvar="PENSTOCK_LOG_FORMAT",
-            help="One line of text, or one JSON object, a record.",
+            help="For each record a line of text, or a JSON object.",
         ),
     ] = LogFormat.TEXT,
     log_config: Annotated[

@@ -50,7 +50,7 @@ def top(
         float,
         duration_option(
             "--interval",
-            "Time between two looks.",
+            "Time between two polls.",
             default="2s",
             zero=False,
             most=86_400.0,

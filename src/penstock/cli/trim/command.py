@@ -67,8 +67,8 @@ def trim(
 ) -> None:
     """Delete old entries from a stream, and report the group that holds the rest.
 
-    You are asked if a group would lose entries that it has not acknowledged; without a
-    terminal nothing is deleted then, unless there is --yes.
+    If a group would lose entries that it has not acknowledged, you are asked; without a
+    terminal, --yes is needed.
 
     Exit status: 0 done; 1 no connection, refused, answered with no, or no such
     stream; 2 wrong usage, or --yes is missing.
