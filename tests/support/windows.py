@@ -31,7 +31,7 @@ _ABSENT = {
         *("chown", "fchmod", "fork", "forkpty", "getegid", "geteuid", "getgid"),
         *("getloadavg", "getpgid", "getsid", "getuid", "killpg", "mkfifo", "nice"),
         *("openpty", "pipe2", "posix_spawn", "pread", "pwrite", "register_at_fork"),
-        *("sched_getaffinity", "setsid", "statvfs", "sysconf", "ttyname", "uname"),
+        *("setsid", "statvfs", "sysconf", "ttyname", "uname"),
     ),
     socket: ("AF_UNIX", "SO_REUSEPORT"),
     time: ("clock_gettime", "clock_gettime_ns", "pthread_getcpuclockid", "tzset"),
