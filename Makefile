@@ -8,7 +8,7 @@ WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
 # Hundreds of processes that tests start would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test oldest simulate soak check dist bench bench-all lint types coverage clean
+.PHONY: demo test oldest simulate soak docs check dist bench bench-all lint types coverage clean
 
 demo: $(VENV)/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
@@ -24,7 +24,10 @@ soak: $(VENV)/dev  ## faults of all kinds at random, for SECONDS (300) from SEED
 	PENSTOCK_SOAK=30 $(BIN)/python -m pytest --log-cli-level=INFO tests/behaviour/test_transactions_killed.py
 	PENSTOCK_SOAK=60 $(BIN)/python -m pytest --log-cli-level=INFO tests/cli/test_relay_killed.py
 
-check: lint types coverage  ## what CI asks for besides the tests
+docs: $(VENV)/dev  ## the site, in .site; a warning or a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
+
+check: lint types docs coverage  ## what CI asks for besides the tests
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -51,7 +54,7 @@ oldest: .venv-oldest/ready  ## connections, and some of the behaviour, with the 
 		tests/behaviour/test_sending.py tests/behaviour/test_typed_payloads.py
 
 clean:
-	rm -rf .venv .venv-* .bench dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .bench .site dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@

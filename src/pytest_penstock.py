@@ -2,7 +2,7 @@
 
 It is a module of its own, since an entry point inside of `penstock` would make every
 pytest run of the environment import Penstock. So nothing of Penstock is imported until
-a fixture is used. docs/testing-handlers.md describes the fixtures.
+a fixture is used. docs/how-to/testing-handlers.md describes the fixtures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/design.md: its tables of states and its tree of modules are up to date."""
+"""The page of the design: its tables of states and its tree are up to date."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock._core.ledger.states import TRANSITIONS
 from penstock._core.ownership.states import MEMBER, SHARD
 
 ROOT = Path(__file__).parent.parent
-DESIGN = (ROOT / "docs" / "design.md").read_text()
+DESIGN = (ROOT / "docs" / "explanation" / "design.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_the_makefile_has_the_commands_that_the_readme_names() -> None:
 def test_the_files_that_the_docs_name_exist() -> None:
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     source = ROOT / "src" / "penstock"
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         text = path.read_text()
         if path.name == PROJECT:
             continue  # it names its own

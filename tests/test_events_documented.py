@@ -1,4 +1,4 @@
-"""docs/events.md: it lists all events, and the facts of each."""
+"""docs/reference/events.md: it lists all events, and the facts of each."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def modules() -> dict[str, set[str]]:
 
 def documented() -> dict[str, set[str]]:
     """Return the facts by event."""
-    text = (ROOT / "docs" / "events.md").read_text()
+    text = (ROOT / "docs" / "reference" / "events.md").read_text()
     rows = [(name, re.split(r", | or ", facts)) for name, _, facts in ROW.findall(text)]
     assert len(rows) == len({name for name, _ in rows}), "an event is listed twice"
     return {name: set(facts) for name, facts in rows}
@@ -84,6 +84,6 @@ def test_the_page_lists_only_facts_that_occur_in_the_event_s_modules() -> None:
 
 
 def test_every_level_is_a_level_of_logging() -> None:
-    text = (ROOT / "docs" / "events.md").read_text()
+    text = (ROOT / "docs" / "reference" / "events.md").read_text()
     levels = {level.split(";")[0].strip() for _, level, _ in ROW.findall(text)}
     assert levels <= {"event", "info", "warning", "error"}

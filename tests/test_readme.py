@@ -59,7 +59,7 @@ def test_each_figure_is_one_that_was_measured() -> None:
     goals = dict(
         re.findall(
             r"^\| (.+?) \| ([≥<] [^|]+?) \| [^|]+ \| reached \|$",
-            (DOCS / "benchmarks.md").read_text(),
+            (DOCS / "explanation" / "benchmarks.md").read_text(),
             re.MULTILINE,
         )
     )
@@ -70,7 +70,7 @@ def test_each_figure_is_one_that_was_measured() -> None:
     assert "sent at 1,000 a second reach their handler within 5 ms" in prose()
     due = "p99 from when a message is due to its handler's start, at 1,000 a second"
     assert goals[due] == "< 5 ms"
-    page = (DOCS / "benchmarks.md").read_text()
+    page = (DOCS / "explanation" / "benchmarks.md").read_text()
     row = r"two processes .+ compute for (\d+) µs \|[^|]+\| ([\d.]+) x"
     measured = {time: round(float(ratio), 1) for time, ratio in re.findall(row, page)}
     assert f"Two processes handle {measured['0']} times as many messages" in prose()

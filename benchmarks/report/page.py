@@ -1,4 +1,4 @@
-"""`python -m benchmarks report`: stored results as docs/benchmarks.md and its plots."""
+"""`python -m benchmarks report`: stored results as a page and its plots."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from benchmarks.report.sections import all_sections
 from benchmarks.report.svg import Plot, draw
 from benchmarks.store import Result
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 
 INTRODUCTION = """# Benchmarks
 
 <!-- Written by `python -m benchmarks report`; do not edit. -->
 
-How each figure was had, and how to have it again, says
-[benchmarks/README.md](../benchmarks/README.md).
+This page shows what Penstock costs, and what other libraries cost for the same work:
+how many messages a second one process handles or sends, how long a message takes from
+its sender to its handler, how rates grow with processes, and the processor time of a
+message. Use it to see whether Penstock is fast enough for you, and to choose the way of
+consuming and sending that fits. `benchmarks/README.md` in the repository says how each
+figure was measured, and how to measure it on your machine.
 
 ## What these figures do not mean
 

@@ -134,7 +134,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     Calls from another event loop or thread than the one that opened the consumer raise
     `UsageError` before they do anything; only `statistics` and `shards` may be used
-    there. See docs/shutting-down.md.
+    there. See docs/how-to/shutting-down.md.
 
     Args:
         *streams: The streams' names.
@@ -143,7 +143,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         credentials: Returns user and password, for each new connection: a
             `CredentialProvider` of redis-py, or an async function that returns
             `(user, password)` or a password; default: those of the URL. See
-            docs/security.md.
+            docs/how-to/security.md.
         group: The consumer group. LOAD_BALANCED needs one; RESUMABLE has `<host id>:r`
             by default, see `penstock.identity`.
         name: This consumer's name in the group; default: a unique one, in RESUMABLE the
@@ -194,10 +194,11 @@ class Consumer(Openable[Session[T]], Generic[T]):
         ownership: `"shared"` (default): any consumer of the group gets the next message
             of a shard. `"owned"`, or `Owned(...)`: each shard is read by one consumer
             of the group at a time, so that `ordering="key"` and `"shard"` hold across
-            processes. See docs/owned-shards.md. A consumer with a `name` keeps its
-            place for a lease after closing: back within that time, under the same name,
-            it has the same shards. Needs scripts, a group, and acknowledgements after
-            the handler. `"auto"`: owned if the streams have several shards.
+            processes. See docs/explanation/owned-shards.md. A consumer with a `name`
+            keeps its place for a lease after closing: back within that time, under the
+            same name, it has the same shards. Needs scripts, a group, and
+            acknowledgements after the handler. `"auto"`: owned if the streams have
+            several shards.
         on_assigned: An async function that is called with the shards that this consumer
             owns from now on, before their first message is handed out. If it raises,
             these shards are given up for a lease. The three functions are never called

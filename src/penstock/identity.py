@@ -26,8 +26,8 @@ def host_id() -> str:
     """Return `HOST_ID` if set, else the container's id, else the MAC address.
 
     A container's id is cut to its first 12 digits, as Docker shows it. The MAC address
-    is that of the first network interface, in upper case. docs/seastreamer.md says
-    where SeaStreamer takes another name.
+    is that of the first network interface, in upper case. The page
+    docs/migrating/seastreamer.md says where SeaStreamer takes another name.
     """
     return os.environ.get("HOST_ID") or _container_id() or _mac_address()
 

@@ -276,8 +276,8 @@ class Message(Struct, Generic[T_co], eq=False, gc=False):
         """The number of this attempt, from 1; in REALTIME and in a replay always 1.
 
         An attempt is a start of a handler, in whatever process. Starts are counted on
-        the server; docs/failing-handlers.md says how reliable the count is at which
-        message rates.
+        the server; docs/how-to/failing-handlers.md says how reliable the count is at
+        which message rates.
         """
         return self._entry.deliveries
 
@@ -372,7 +372,8 @@ class Message(Struct, Generic[T_co], eq=False, gc=False):
         When the block is left without an exception, everything that it has added is
         applied in one atomic step, or nothing if any consumer of the group had
         acknowledged the message before. So it happens once, however often the message
-        is delivered. docs/exactly-once.md says for what this holds and for what not.
+        is delivered. docs/how-to/exactly-once.md says for what this holds and for what
+        it does not.
 
         Raises:
             UsageError: As with `ack`; after any outcome; in a handler that is not an

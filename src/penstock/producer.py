@@ -59,7 +59,7 @@ class Producer(Openable[Sender]):
     `ClosedError`.
 
     Calls from another event loop or thread than the one that opened the producer raise
-    `UsageError`, and send nothing; see docs/shutting-down.md.
+    `UsageError`, and send nothing; see docs/how-to/shutting-down.md.
 
     The order within a stream is the order of the calls. After an outage, each message
     that was written and not confirmed raises `SendUnknown`: Penstock never sends it
@@ -72,7 +72,7 @@ class Producer(Openable[Sender]):
         credentials: Returns user and password, for each new connection: a
             `CredentialProvider` of redis-py, or an async function that returns
             `(user, password)` or a password; default: those of the URL. See
-            docs/security.md.
+            docs/how-to/security.md.
         shards: The number of keys over which each stream is spread, by `KeyHash`, or a
             sharder that spreads it in another way, like `sharder`; default: a stream is
             one key. The first producer of a stream records the number and the sharder
@@ -109,8 +109,8 @@ class Producer(Openable[Sender]):
             when its time is over, or on closing.
         idempotent: Like `resend`, but each message is stored only once, and in order;
             default False. Needs scripts (`EVAL`) and keeps a small hash beside each
-            stream until it is closed, `{orders}.sent.<producer>`. See docs/sending.md
-            for its costs and limits.
+            stream until it is closed, `{orders}.sent.<producer>`. The page
+            docs/how-to/sending.md has its costs and limits.
         replicas: How many replicas must have a message before it counts as sent
             (`WAIT`); default 0. If fewer have it in time, `NotDurable` is raised.
             `replicas=` of a call overrides it.

@@ -577,7 +577,7 @@ async def test_without_permission_to_send_nothing_is_deleted(
 async def test_the_permissions_in_the_docs_are_enough(
     url: str, stream: str, redis: Any
 ) -> None:
-    """The permissions in docs/dead-letters.md."""
+    """The permissions in docs/how-to/dead-letters.md."""
     await write_dead_letter(redis, stream, number=1)
     keys = ["resetkeys", f"~{stream}", f"~{stream}:*", f"~{stream}.dead"]
     look = ["-@all", "+@connection", "+xrange", "+xrevrange"]

@@ -1,4 +1,4 @@
-"""Permissions in docs/security.md: they are enough, and each of them is needed.
+"""Permissions in docs/how-to/security.md: they are enough, and each of them is needed.
 
 The lines and tables are taken from the page itself.
 """
@@ -24,7 +24,7 @@ from support.roles import Context, Scenario
 from support.server import with_login
 from support.waiting import calls, eventually, read
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "security.md").read_text()
 
 
 class Role(NamedTuple):
@@ -712,7 +712,7 @@ async def test_the_permissions_of_all_three_pages_are_enough_for_an_operator(
     url: str, stream: str, redis: Any
 ) -> None:
     """The permissions for dead letters and for trimming are on other pages."""
-    docs = Path(__file__).parents[2] / "docs"
+    docs = Path(__file__).parents[2] / "docs" / "how-to"
     rules = list(all_words(ROLES["operator"]))
     for page in ("dead-letters.md", "retention.md"):
         block = re.search(

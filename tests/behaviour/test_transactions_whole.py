@@ -32,7 +32,7 @@ from support.bad_calls import STATE, Call, calls, reset, some_calls
 from support.server import server
 from support.waiting import send
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 VERSIONS = [REDIS_6_2, REDIS_7_0, REDIS_8_2, VALKEY_9]
 # Arguments that Penstock refuses though a server may accept them: white space, empty
 # numbers, plus signs, hexadecimal numbers, numbers beyond 1e308 and times beyond 10^15.

@@ -1,6 +1,6 @@
 """What of the confirmed messages survives a killed server, and one without power.
 
-The results are the table in docs/sending.md.
+The results are the table in docs/how-to/sending.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from penstock import ConfigurationError, Producer
 from support.power import COMPILER, PoweredServer, powered
 
-DOCS: Final = Path(__file__).parents[2] / "docs" / "sending.md"
+DOCS: Final = Path(__file__).parents[2] / "docs" / "how-to" / "sending.md"
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 

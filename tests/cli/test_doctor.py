@@ -352,7 +352,7 @@ async def test_lines_fit_the_terminal_and_commands_are_whole(
         ), line
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "doctor.md").read_text()
 
 
 async def test_the_example_of_the_page_prints_what_it_says(own: Server) -> None:

@@ -360,7 +360,7 @@ def test_names_of_any_kind_are_labels() -> None:
 
 
 def test_the_page_lists_all_metrics() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "exporter.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "exporter.md").read_text()
     _, _, table = page.partition("## Metrics")
     listed = re.findall(r"`(penstock_\w+)`", table)
     named = [

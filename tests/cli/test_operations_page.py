@@ -1,4 +1,4 @@
-"""docs/operations.md: what its examples print is what the commands print."""
+"""docs/how-to/operations.md: what its examples print is what the commands print."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.server import server
 from support.terminal import plain
 from support.waiting import eventually
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "operations.md").read_text()
 BLOCKS = re.findall(r"^```\n(\$ .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 

@@ -160,7 +160,7 @@ def test_it_has_the_options_of_run_but_those_about_the_users_module() -> None:
     assert {"workers", "port", "grace", "log_format"} <= own
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "relay.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "relay.md").read_text()
 EXAMPLES = re.findall(
     r"^```text\n\$ penstock (relay [^`]*?)\n(penstock: .*)\n```$", PAGE, re.MULTILINE
 )

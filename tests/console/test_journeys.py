@@ -122,7 +122,7 @@ def shoot(browser: Any, name: str) -> None:
 
 
 def save_picture_of_docs(browser: Any) -> None:
-    """Save the picture of docs/console.md: the upper half of the overview."""
+    """Save the picture of docs/how-to/console.md: the upper half of the overview."""
     if SHOTS:
         clip = {"x": 0, "y": 0, "width": 1280, "height": 420, "scale": 0.75}
         taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})

@@ -15,8 +15,8 @@ from support.command_lines import assert_command
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
-PAGE = (ROOT / "docs" / "alerts.md").read_text()
-BASE = "https://penstock.example/docs/alerts.md#"
+PAGE = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
+BASE = "https://penstock.example/docs/how-to/alerts/#"
 
 with_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not here: Debian's prometheus"
@@ -82,7 +82,8 @@ def test_each_alert_has_a_summary_a_number_and_a_section_of_the_page() -> None:
 
 def test_alerts_use_metrics_that_are_documented() -> None:
     docs = "".join(
-        (ROOT / "docs" / name).read_text() for name in ("metrics.md", "exporter.md")
+        (ROOT / "docs" / name).read_text()
+        for name in ("reference/metrics.md", "how-to/exporter.md")
     )
     documented = set(re.findall(r"`(penstock_\w+)`", docs))
     used = {

@@ -1,4 +1,4 @@
-"""docs/deploying.md: what it names is there."""
+"""docs/how-to/deploying.md: what it names is there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from support.command_lines import assert_command
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "deploying.md").read_text()
-ALERTS = (ROOT / "docs" / "alerts.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "deploying.md").read_text()
+ALERTS = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
 
 
 @pytest.mark.parametrize("page", [PAGE, ALERTS], ids=["deploying", "alerts"])
@@ -21,7 +21,7 @@ def test_files_and_sections_that_it_links_to_exist(page: str) -> None:
     assert links
     for link in links:
         name, _, anchor = link.partition("#")
-        target = (ROOT / "docs" / name) if name else None
+        target = (ROOT / "docs" / "how-to" / name) if name else None
         assert target is None or target.exists(), link
         if anchor:
             text = target.read_text() if target else page

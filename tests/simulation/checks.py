@@ -165,7 +165,8 @@ def allow(plan: Plan, found: Findings) -> None:
     found.doubled[:] = [each for each in found.doubled if not each.startswith(resent)]
     if kinds & {"no_scripts", "no_permission"}:
         # A dead letter is written before its message is acknowledged, and redriven
-        # before it is deleted (docs/design.md). What ends in between comes twice.
+        # before it is deleted (docs/explanation/design.md). What ends in between comes
+        # twice.
         found.dead_lettered_twice.clear()
         if any(step.what == "redrive" for op in plan.operators for step in op.steps):
             found.doubled.clear()

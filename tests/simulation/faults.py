@@ -186,7 +186,7 @@ async def kill(run: Run, chance: Random) -> None:
     replaceable.kill(machine=machine)
     wait = chance.choice((0.0, 0.1, 1.0, 5.0))
     # The server holds the last read of a vanished machine for two seconds, and gives it
-    # the next message (docs/ordering.md).
+    # the next message (docs/explanation/ordering.md).
     await asyncio.sleep(max(wait, 2.5) if machine else wait)
     _restart(replaceable, chance)
 

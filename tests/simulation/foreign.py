@@ -271,7 +271,7 @@ def _remembered(
     """Return whether the only consumer must tell entries from others with their ids.
 
     It must if it has read one of them since it was opened, and nothing else happens
-    that may have changed the stream (docs/guarantees.md).
+    that may have changed the stream (docs/explanation/guarantees.md).
     """
     consumers, kinds = run.plan.consumers, {each.kind for each in run.plan.faults}
     only = len(consumers) == 1 and consumers[0].group and kinds == {"write_again"}

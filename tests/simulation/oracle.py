@@ -51,7 +51,7 @@ _REFUSING: Final = frozenset(
     ("demote", "no_memory", "no_disk", "busy", "no_replicas", "no_permission")
 )
 # Faults in which claims have to do without the script that checks the owner. Idle times
-# do not tell it for certain (docs/design.md, Claims of own entries).
+# do not tell it for certain (docs/explanation/design.md, Claims of own entries).
 _UNSCRIPTED: Final = frozenset(("no_scripts", "no_permission"))
 # Seconds after which no fault has an effect on a consumer any more.
 _CALM: Final = 10.0
@@ -244,9 +244,9 @@ class Oracle:
         since = max(entry.lost_at, life.since) if counted else entry.lost_at
         if entry.lost_lease <= self._jumped <= entry.lost_at:
             # The server's clock has ended the lease at once, so the claim was in
-            # order (docs/guarantees.md, Leases). Nobody tells the consumer, which asks
-            # when it renews the lease. By its own clock the lease is not over yet, and
-            # may not be when it starts the entry.
+            # order (docs/explanation/guarantees.md, Leases). Nobody tells the consumer,
+            # which asks when it renews the lease. By its own clock the lease is not
+            # over yet, and may not be when it starts the entry.
             since = max(since, entry.lost_lease + life.lease / 1000)
         ago = self._run.world.time() - since
         if ago > (_REPLY if counted else _TURNS):

@@ -1,7 +1,7 @@
 """Owned hand-over: what must be over when a member is told that a shard is revoked.
 
 Its handlers have finished and their outcomes are on the server, before anybody else can
-have the shard (docs/owned-shards.md).
+have the shard (docs/explanation/owned-shards.md).
 """
 
 from __future__ import annotations

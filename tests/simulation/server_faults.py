@@ -223,7 +223,7 @@ async def set_clock(run: Run, chance: Random) -> None:
 
 
 def _set_forward(run: Run, seconds: float) -> None:
-    """Set all wall clocks; one that jumps ahead ends leases (docs/reliability.md)."""
+    """Set all wall clocks; see docs/explanation/reliability.md for what that ends."""
     run.world.skew += seconds
     if seconds > 0:
         excuse(run, run.world.time(), "leases")

@@ -1,4 +1,4 @@
-"""Scenarios of a consumer that owns shards, for docs/security.md; see `roles`."""
+"""Scenarios of a consumer that owns shards; see `roles`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenarios of the roles whose permissions docs/security.md lists.
+"""Scenarios of the roles whose permissions docs/how-to/security.md lists.
 
 A scenario does one task of a role. Its context has the URL of the role and a client of
 redis-py that may do everything, to inspect and break things from outside. A scenario

@@ -1,4 +1,4 @@
-"""docs/testing-a-project.md: the project's tests pass in an environment of its own.
+"""The project of docs/how-to/testing-a-project.md: its tests pass on their own.
 
 The environment is a new one, whose packages are those that the project needs: links to
 the ones that are installed here, so that nothing is downloaded. What the development
@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 import penstock
 from support.projects import run_tests
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "testing-a-project.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "testing-a-project.md"
 FILE = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDED = ["penstock[embedded]", "pytest", "pytest-asyncio", "fastapi", "httpx"]
 MARKED = "import pytest\n\npytestmark = pytest.mark.{}\n\n"

@@ -39,7 +39,7 @@ class Admin(StreamCalls, GroupCalls, Openable[AdminConnection]):
         credentials: Returns user and password, for each new connection: a
             `CredentialProvider` of redis-py, or an async function that returns
             `(user, password)` or a password; default: those of the URL. See
-            docs/security.md.
+            docs/how-to/security.md.
         shards: How the shards of streams are found: by the streams' records (default),
             or by name (`DISCOVER`), for streams that SeaStreamer spreads.
         on_event: Called with what happens in the background, see `Event`; default:

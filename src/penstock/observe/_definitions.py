@@ -61,7 +61,7 @@ FAMILIES: Final[dict[str, tuple[Kind, str]]] = {
         "Consumers and producers that the server owes no answer for 15 seconds.",
     ),
     "penstock_reconnects": ("counter", "Outages of a connection that have ended."),
-    "penstock_events": ("counter", "Events, as docs/events.md lists them."),
+    "penstock_events": ("counter", "Events, as docs/reference/events.md lists them."),
     "penstock_relay_paused": (
         "gauge",
         "1 while `penstock relay` waits for its list to become shorter.",

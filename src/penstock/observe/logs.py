@@ -26,10 +26,10 @@ class JsonFormatter(logging.Formatter):
     also `worker`, its number from 1 on. A record that is made in a span of
     OpenTelemetry has `trace_id` and `span_id`, in hexadecimal, if the program has
     imported `opentelemetry.trace`. A record of an event has `event`, its name, and each
-    of its facts under the fact's own name; docs/events.md lists them. `traceback`
-    has frames, if the record has any: those of a handler's exception are without texts
-    and source lines (see `log_event`), those of other records are as Python formats
-    them.
+    of its facts under the fact's own name; docs/reference/events.md lists them.
+    `traceback` has frames, if the record has any: those of a handler's exception are
+    without texts and source lines (see `log_event`), those of other records are as
+    Python formats them.
 
     A fact of the name of one of these fields gets a `_` at its end.
 

@@ -1,6 +1,6 @@
 """Traces for OpenTelemetry; needs the extra `otel`.
 
-See docs/tracing.md.
+See docs/how-to/tracing.md.
 """
 
 from __future__ import annotations

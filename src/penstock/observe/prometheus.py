@@ -1,6 +1,6 @@
 """Metrics for the Prometheus client; needs the extra `metrics`.
 
-See docs/metrics.md.
+See docs/reference/metrics.md.
 """
 
 from __future__ import annotations

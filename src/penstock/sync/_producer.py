@@ -49,8 +49,7 @@ class Producer:
 
     The order within a stream is that of the calls of a thread.
 
-    Args:
-        url: The server; see `penstock.Producer`, as for all other options.
+    The URL and all options are those of `penstock.Producer`.
 
     Raises:
         ConfigurationError: An option is invalid.

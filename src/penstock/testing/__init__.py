@@ -8,7 +8,7 @@ this package in `conftest.py`:
 pytest_plugins = ["penstock.testing"]
 ```
 
-docs/testing-handlers.md describes all of it.
+docs/how-to/testing-handlers.md describes all of it.
 """
 
 from __future__ import annotations

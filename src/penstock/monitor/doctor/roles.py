@@ -1,4 +1,4 @@
-"""The permissions of each role: the tables of docs/security.md.
+"""The permissions of each role: the tables of docs/how-to/security.md.
 
 Its tests compare the page with this table, and live each role's life with these words.
 """
