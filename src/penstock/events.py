@@ -72,6 +72,7 @@ def _shown(name: str, fact: object) -> str:
 
 
 OnEvent: TypeAlias = Callable[[Event], None]
+"""A function that receives events, as `on_event=` takes it."""
 
 
 class _Pace(logging.Filter):

@@ -75,6 +75,21 @@ def test_losing_an_entry_whose_handler_has_finished_wakes_the_reader() -> None:
     assert ledger.read_budget() == 1
 
 
+def test_an_abandoned_entry_is_handed_out_again_by_a_recreated_group() -> None:
+    """Nobody here settles it, so a later delivery must not be taken for the same."""
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=False)
+    ledger.shards.group_recreated(A, now=5.0)
+    ledger.removals.lose(entry)
+    assert known(ledger, A, raw(1))
+    ledger.removals.abandon(entry)
+    assert state_of(entry) is State.LOST
+    assert ledger.read(1) == 1
+    assert ids(ledger.process_next()) == [raw(1)]
+
+
 def test_an_entry_whose_transaction_is_fenced_is_lost_while_its_handler_runs() -> None:
     ledger = SpyLedger()
     ledger.read(1)

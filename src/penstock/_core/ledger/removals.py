@@ -103,6 +103,14 @@ class Removals:
         if not entry.shard_state.precedes_group(entry):
             self._lose(entry)
 
+    def abandon(self, entry: Entry) -> None:
+        """Lose an entry that nobody here will settle, so that it is delivered again.
+
+        Also if it was read before the group was recreated: a later delivery of it may
+        have been ignored, because the entry was here.
+        """
+        self._lose(entry)
+
     def fenced(self, entry: Entry) -> None:
         """Lose an entry whose outcome was refused: its shard has another owner.
 

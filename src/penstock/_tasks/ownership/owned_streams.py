@@ -218,7 +218,7 @@ class OwnedStreams(StoppableTask):
         """Have messages delivered again that nobody will acknowledge any more."""
         shards: dict[Shard, None] = {}
         for entry in entries:
-            self._ledger.removals.lose(entry)
+            self._ledger.removals.abandon(entry)
             shards[entry.shard] = None
         for shard in shards:
             self._parts.readers.recover_again(shard)
