@@ -15,6 +15,7 @@ from penstock import (
     Message,
     Router,
 )
+from penstock.events import Event
 from simulation.handling import Handler
 from simulation.owning import Callbacks, refuses_scripts
 from simulation.plan import ConsumerPlan
@@ -32,9 +33,24 @@ def _router(
     name: str | None,
     options: dict[str, Any],
     handlers: Sequence[Handler],
+    ends: asyncio.Event,
 ) -> Router:
-    """Return a router: in each group, one handler for one type and one for the rest."""
-    router = Router(_URL, open_timeout=600, on_event=handlers[0].event)
+    """Return a router: in each group, one handler for one type and one for the rest.
+
+    Args:
+        plan: The plan.
+        name: The consumers' name.
+        options: The consumers' options.
+        handlers: The handlers of each group.
+        ends: Set when a consumer fails, since the others drain then.
+    """
+
+    def on_event(event: Event) -> None:
+        handlers[0].event(event)
+        if event.name == "consumer_failed":
+            ends.set()
+
+    router = Router(_URL, open_timeout=600, on_event=on_event)
     for group, handler in zip(plan.groups, handlers, strict=True):
         how = {"group": group, "name": name, **options}
         if plan.owned:
@@ -79,9 +95,11 @@ async def run_router(
         how = chance.choice((_by_run, _by_block, _by_start))
         # At times it is stopped and run again.
         stop = chance.choice((None, None, 0.01, 0.5, 3.0))
-        router = _router(plan, name, options, handlers)
+        ends = asyncio.Event()
+        router = _router(plan, name, options, handlers, ends)
+        ending = asyncio.create_task(_set_after(over, ends))
         try:
-            await how(router, over, stop)
+            await how(router, ends, stop)
         except (AccessError, CommandError) as error:
             # Only a fault takes permissions away, or puts something else there.
             handlers[0].note(f"router ended: {error!r}")
@@ -93,22 +111,29 @@ async def run_router(
             # It would stop the next one, too.
             handlers[0].note("gave up")
             options.pop("dead_letters", None)
+        finally:
+            ending.cancel()
         if not over.is_set():
             await asyncio.sleep(0.5)
     handlers[0].note("closed")
 
 
-async def _until(over: asyncio.Event, stop: float | None) -> None:
+async def _set_after(over: asyncio.Event, ends: asyncio.Event) -> None:
+    await over.wait()
+    ends.set()
+
+
+async def _until(ends: asyncio.Event, stop: float | None) -> None:
     try:
         async with asyncio.timeout(stop):
-            await over.wait()
+            await ends.wait()
     except TimeoutError:
         pass
 
 
-async def _by_run(router: Router, over: asyncio.Event, stop: float | None) -> None:
+async def _by_run(router: Router, ends: asyncio.Event, stop: float | None) -> None:
     run = asyncio.create_task(router.run())
-    waits = asyncio.create_task(_until(over, stop))
+    waits = asyncio.create_task(_until(ends, stop))
     await asyncio.wait([run, waits], return_when=asyncio.FIRST_COMPLETED)
     waits.cancel()
     while not run.done():
@@ -118,13 +143,13 @@ async def _by_run(router: Router, over: asyncio.Event, stop: float | None) -> No
     await run
 
 
-async def _by_block(router: Router, over: asyncio.Event, stop: float | None) -> None:
+async def _by_block(router: Router, ends: asyncio.Event, stop: float | None) -> None:
     async with router.running():
-        await _until(over, stop)
+        await _until(ends, stop)
 
 
-async def _by_start(router: Router, over: asyncio.Event, stop: float | None) -> None:
+async def _by_start(router: Router, ends: asyncio.Event, stop: float | None) -> None:
     await router.start()
-    await _until(over, stop)
+    await _until(ends, stop)
     # Another task may close it.
     await asyncio.create_task(router.aclose())
