@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import runpy
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from penstock import _clock
+from penstock._connection import endpoint
 from penstock.cli.app import Commands
 from support.server import Server, server
 
@@ -92,6 +98,27 @@ def refusals(*commands: str) -> list[str]:
     status, output, errors = on_windows(code, *commands)
     assert (status, output) == (0, ""), errors
     return errors.splitlines()
+
+
+def test_leases_count_the_time_in_which_a_mac_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    boottime = runpy.run_path(_clock.__file__)["boottime"]
+    assert boottime.func is time.clock_gettime
+    assert boottime.args == (time.CLOCK_MONOTONIC,)
+
+
+def test_a_peer_that_has_vanished_is_noticed_on_a_mac(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    option = socket.TCP_KEEPIDLE
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", option, raising=False)
+    monkeypatch.delattr(socket, "TCP_KEEPIDLE")
+    with socket.socket() as peer:
+        endpoint._keep_alive(asyncio.BaseTransport({"socket": peer}))
+        assert peer.getsockopt(socket.IPPROTO_TCP, option) == 30
 
 
 async def test_messages_are_sent_and_handled_on_windows(tcp: Server) -> None:

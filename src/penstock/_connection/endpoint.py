@@ -15,8 +15,14 @@ __all__ = ["Endpoint", "Login"]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # A peer that vanished without a word is noticed after some 45 seconds, where nobody
-# waits for a reply. Systems lack some of these options.
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+# waits for a reply. Systems lack some of these options: macOS calls the first one
+# TCP_KEEPALIVE.
+_KEEPALIVE: Final = {
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPALIVE": 30,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+}
 
 
 @dataclass(frozen=True, slots=True)
