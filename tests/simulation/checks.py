@@ -14,6 +14,7 @@ from typing import Final
 
 from faults.checker import Findings
 from faults.history import (
+    Acked,
     Attempt,
     DeadLettered,
     End,
@@ -234,6 +235,10 @@ def _unfinished(
     if policy == "immediate":
         return  # a lost reply loses messages
     for each in history:
+        if isinstance(each, Acked) and policy == "delayed" and each.group == group:
+            # By time alone, also while its handler runs.
+            for id_ in each.ids:
+                done.setdefault((each.shard, id_), each.at)
         if not isinstance(each, End | DeadLettered) or each.group != group:
             continue
         if isinstance(each, DeadLettered) or each.ok or policy == "delayed":
