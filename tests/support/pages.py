@@ -60,9 +60,10 @@ class Terminals:
 
     Args:
         folder: Where the programs are saved.
+        variables: Environment variables that are set.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self._folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -71,7 +72,7 @@ class Terminals:
         names["PATH"] = f"{Path(sys.executable).parent}:{names['PATH']}"
         names["PYTHONUNBUFFERED"] = "1"
         names.pop("PYTHONDONTWRITEBYTECODE", None)
-        self._variables = names
+        self._variables = names | variables
         self._running: dict[str, _Running] = {}
         # What stands on the page for the number of a process, and the number.
         self._numbers: dict[str, str] = {}
