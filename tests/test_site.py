@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import cli_page
+
 ROOT = Path(__file__).parent.parent
 MODULES = (
     *("penstock", "penstock.admin", "penstock.codecs", "penstock.errors"),
@@ -55,6 +57,11 @@ def test_each_public_name_is_in_the_reference(site: Path) -> None:
             and not CONSTANTS.fullmatch(name)
         ]
         assert missing == [], module
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_commands() -> None:
+    """If not, `cd tests && python -m support.cli_page` writes it."""
+    assert cli_page.PAGE.read_text() == cli_page.text()
 
 
 def test_nothing_is_loaded_from_other_servers(site: Path) -> None:
