@@ -31,6 +31,7 @@ check: lint types docs coverage  ## what CI asks for besides the tests
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	cd tests && ../$(BIN)/python -m support.prose
 
 types: $(VENV)/dev
 	$(BIN)/mypy

@@ -65,7 +65,7 @@ class Outages:
         # The line is written by a thread of its own, when the time is over.
         self._lock = threading.RLock()
         atexit.register(self.flush)
-        # The lines are its parent's, and its lock may be held for ever.
+        # The lines are its parent's, and its lock may be held forever.
         if hasattr(os, "register_at_fork"):  # not on Windows
             os.register_at_fork(after_in_child=self._forget)
 

@@ -172,7 +172,7 @@ class NameInUse(UsageError):  # noqa: N818 - a state more than an error
     """Another process is a member of the group under this consumer's name.
 
     With owned shards, the one that came later has the shards. Both would take them from
-    each other for ever, so this consumer takes none any more.
+    each other forever, so this consumer takes none any more.
 
     Attributes:
         group: The group.

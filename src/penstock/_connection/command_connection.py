@@ -130,7 +130,7 @@ class CommandConnection:
         return self._connection.ask(batch)
 
     async def restore(self, reason: str) -> None:
-        """Replace the connection if it is lost, retrying for ever.
+        """Replace the connection if it is lost, retrying forever.
 
         Args:
             reason: Why the connection ended, for the event.

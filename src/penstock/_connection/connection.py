@@ -274,7 +274,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self.abort(MALFORMED)
             if not isinstance(error, ProtocolError):
-                raise  # a bug of ours: asyncio reports it, and no caller waits for ever
+                raise  # a bug of ours: asyncio reports it, and no caller waits forever
         if self._requests.demotion is not None:
             # The server's address may lead to its successor.
             self.abort(self._requests.demotion)

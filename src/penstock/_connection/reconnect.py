@@ -206,7 +206,7 @@ class Connector:
         return connection
 
     async def reconnect(self, reason: str, lost_at: float = inf) -> Connection:
-        """Make a connection, retrying for ever, first after 50 ms and then ever slower.
+        """Make a connection, retrying forever, first after 50 ms and then ever slower.
 
         Refused credentials are retried, too: they may be in the middle of a rotation.
 

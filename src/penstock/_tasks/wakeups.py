@@ -59,7 +59,7 @@ class WaiterQueue:
             await future
         except asyncio.CancelledError:
             # On a silent stream no wake-up comes, so a cancelled task would stay in the
-            # queue for ever.
+            # queue forever.
             self._waiting.pop(future, None)
             if not future.cancelled():
                 self.wake(1)

@@ -156,7 +156,7 @@ class DeadLetterAdmin:
         The message is added unchanged, as a new entry at the end of its shard, so its
         attempts start over; the dead letter is deleted. The order within a shard is
         kept. Dead letters that are added while this runs stay, so a message that is
-        given up again at once is not redriven for ever.
+        given up again at once is not redriven forever.
 
         No message is lost: a dead letter is deleted only once its copy is in the
         stream. One script does both, so no message is duplicated either, even if two

@@ -24,7 +24,7 @@ async def running(
 ) -> AsyncIterator[Router]:
     """Run a router in the background of a block.
 
-    It is what `Router.running` does, but for two things: leaving the block takes a
+    It is what `Router.running` does, with two differences: leaving the block takes a
     second at most, then handlers are cancelled and their messages released; and retries
     don't wait.
 

@@ -85,7 +85,7 @@ class FlowControl:
     def read_budget(self, now: float) -> int:
         """Return how many entries may be read now; after 0, `on_capacity` is called.
 
-        It is 0 as long as workers have plenty to do: a read for every entry that is
+        It is 0 as long as workers have plenty to do: a read forevery entry that is
         finished would cost a round trip for each message. It is 0, too, while too many
         outcomes wait for the server.
         """

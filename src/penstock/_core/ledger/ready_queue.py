@@ -164,7 +164,7 @@ class ReadyQueue:
             self._bring_back()
 
     def _bring_back(self) -> None:
-        """Queue what was set aside, but for held shards.
+        """Queue what was set aside, except for held shards.
 
         What is held for another reason is set aside again when it is its turn.
         """

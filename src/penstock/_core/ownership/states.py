@@ -34,7 +34,7 @@ A shard, as its member sees it:
 - FREEING: everything under the token is answered, and the server is told.
 - LOST: the server has another token. Outcomes of what was started do not count.
 - ENDED: another process with this member's name has taken it. This one takes nothing
-  any more, since both would fence each other for ever.
+  any more, since both would fence each other forever.
 
 `MEMBER` and `SHARD` are these pictures as data, and complete. An event in a state that
 its table does not list is a bug and raises `IllegalTransition`.

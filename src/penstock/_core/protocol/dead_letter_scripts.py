@@ -59,7 +59,7 @@ def send_dead_letter(
     number of entries acknowledged, and the copy's id. It is the copy's id alone if
     the copy was written, but the acknowledgement was refused or the group is gone.
     Without its group the entry is in no pending list, and waiting for the group could
-    last for ever, while entries that are given up take up the read budget. This is a
+    last forever, while entries that are given up take up the read budget. This is a
     script so that the entry is dead-lettered once or not at all: if the copy is
     refused, nothing is acknowledged.
 

@@ -129,7 +129,7 @@ def waits(
             patience[durability] = min(left, _patience(request.deadline - now))
     planned, spent = [], 0.0
     for durability, seconds in sorted(patience.items(), key=lambda item: item[1]):
-        # 0 means to wait for ever.
+        # 0 means to wait forever.
         planned.append(
             DurabilityWait(durability, max(1, int((seconds - spent) * 1000)))
         )

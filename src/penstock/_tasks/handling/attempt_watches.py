@@ -24,7 +24,7 @@ _PATIENCE: Final = 5.0
 
 
 class AttemptWatches:
-    """The watches of one consumer: each is told once.
+    """The watches of one consumer: each is called once.
 
     Args:
         letters: Whether dead letters are written, whose ids are waited for.

@@ -89,7 +89,7 @@ class EntryQueue:
         self._guard = guard
         self.check = check
         self._delay = delay
-        # Bound once: what `poll` calls for every message.
+        # Bound once: what `poll` calls forevery message.
         self._take = ledger.work.take
         if delay is not None:
             self._take = partial(_take_delayed, ledger.work, delay)

@@ -100,7 +100,7 @@ async def work(  # noqa: C901, PLR0912 - calls would cost each message
             continue
         timed = meter.on
         if timed:
-            # As little as can be, because it is done for every message: the call of
+            # As little as can be, because it is done forevery message: the call of
             # `poll` has read the clock, which ends one attempt and begins the next.
             now = entry_queue.polled_at
             if now - timer.began > SHORT or entry.shard_state is not timer.state:

@@ -44,7 +44,7 @@ class CommandSender(Protocol):
 
     @property
     def number(self) -> int:
-        """A number that is different for every connection."""
+        """A number that is different forevery connection."""
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands and return their replies, errors as values."""

@@ -44,7 +44,7 @@ class CloseDeadlines:
         cancelled: The deadline for cancelled handlers.
         dead_letters: The deadline for dead letters that are written before the other
             entries are released.
-        end: The deadline for everything; then connections are aborted.
+        end: The deadline foreverything; then connections are aborted.
     """
 
     reading: float
