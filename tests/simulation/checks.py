@@ -293,8 +293,10 @@ def _exits(history: History) -> Iterator[tuple[str, str]]:
         word, _, name = note.text.partition(" by ")
         if word == "exits":
             raised.setdefault(note.who, note)
-        elif word == "ended" and name != "GeneratorExit":
+        elif word == "ended":
             cause = raised.pop(note.who, None)
+            if name == "GeneratorExit":
+                continue  # of a handler beside it, which ended first
             if cause is None or not cause.text.endswith(name):
                 yield "exits", f"{note.who} at {note.at}: {note.text}, not {cause}"
         elif note.text == "ready" and note.who in raised:
