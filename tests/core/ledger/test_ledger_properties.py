@@ -1424,5 +1424,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.flow.read_budget(self.now) > 0
 
 
-TestLedger = pytest.mark.timeout(240)(LedgerMachine.TestCase)
+TestLedger = pytest.mark.timeout(900)(LedgerMachine.TestCase)
 TestLedger.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)

@@ -44,7 +44,7 @@ MOST_SHARDS = 9
 Step: TypeAlias = Callable[[], object]
 
 # The search takes seconds, and longer while coverage is measured.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(eq=False)

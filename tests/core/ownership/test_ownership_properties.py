@@ -40,7 +40,7 @@ from support.paging_process import PagingProcess, PagingWorld
 Step: TypeAlias = Callable[[], object]
 
 # The search takes seconds, and longer while coverage is measured.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 # Not of integers: Hypothesis mixes numbers among them that it finds in the modules that
